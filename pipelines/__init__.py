@@ -1,0 +1,1 @@
+"""voxarray: the work. `core` is the engine, `audio` reads recordings, every other folder is one pipeline."""

@@ -1,0 +1,1 @@
+"""The engine that every pipeline shares: manifest, plan, deal, parts, ledger, task, merge, progress."""
