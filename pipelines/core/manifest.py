@@ -1,0 +1,264 @@
+"""Manifests: JSONL files, one item a line, streamed and validated.
+
+Source of the format: NVIDIA NeMo's manifests (`audio_filepath`, `duration` in seconds, optional `offset` in seconds,
+`text`, …). An item's identity is its path and offset; its line number only orders it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple, Optional
+
+import msgspec
+
+from pipelines.core.errors import LISTED, ManifestError, listed
+from pipelines.core.spool import KeyBuckets
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One manifest line. `row` is its bytes without line end; `duration`, `offset` are in seconds, `size` in bytes."""
+
+    index: int
+    key: str
+    audio_filepath: str
+    duration: Optional[float]
+    offset: float
+    row: bytes
+    size: Optional[int] = None
+
+    def fields(self) -> dict[str, Any]:
+        """Every field of the row."""
+        value: dict[str, Any] = msgspec.json.decode(self.row)
+        return value
+
+
+class _Row(msgspec.Struct, gc=False):
+    """What the engine itself needs of a row."""
+
+    audio_filepath: str
+    duration: Optional[float] = None
+    offset: float = 0.0
+    size: Optional[int] = None
+
+
+_decode = msgspec.json.Decoder(_Row).decode
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What a manifest was at one moment. `order` digests the items' keys in their order, and so ignores other fields."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    items: int
+    order: str
+    audio_seconds: Optional[float]
+
+
+class Scan(NamedTuple):
+    """The result of reading a manifest once."""
+
+    identity: Identity
+    notes: list[str]
+
+
+def key_of(audio_filepath: str, offset: float) -> str:
+    """The identity of an item: 16 hex digits of BLAKE2b over path and offset (64 bits; a clash is found by the scan)."""
+    text = f"{audio_filepath}\0{offset:.6f}" if offset else audio_filepath
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def parse(index: int, row: bytes) -> Item:
+    """The item of one line (bytes without line end). Raises ValueError with the reason."""
+    try:
+        fields = _decode(row)
+    except msgspec.MsgspecError as error:
+        raise ValueError(_reason(row, str(error))) from None
+    key = key_of(fields.audio_filepath, fields.offset)
+    return Item(index, key, fields.audio_filepath, fields.duration, fields.offset, row, fields.size)
+
+
+def _reason(row: bytes, message: str) -> str:
+    if b"NaN" in row or b"Infinity" in row:
+        return "NaN or Infinity, which JSON does not know (the durations were computed wrongly, or pandas wrote them)"
+    if row.startswith(b"["):
+        return "it is a JSON array, not one object a line (write it with one object a line, JSONL)"
+    return message[:160]
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The non-empty lines of a manifest, without line ends; a byte-order mark and CRLF are taken off."""
+    try:
+        with path.open("rb", buffering=1 << 20) as file:
+            first = True
+            for line in file:
+                if first:
+                    first = False
+                    line = line[len(BOM):] if line.startswith(BOM) else line  # noqa: PLW2901
+                stripped = line.rstrip(b"\r\n")
+                if stripped and not stripped.isspace():
+                    yield stripped
+    except FileNotFoundError:
+        raise ManifestError(f"There is no manifest at {path}. Check the path; `./voxarray vad DIRECTORY` makes one from "
+                            "a directory of recordings.") from None
+    except IsADirectoryError:
+        raise ManifestError(f"{path} is a directory, and a manifest (a JSONL file) is needed. `./voxarray vad {path}` "
+                            "makes a manifest from a directory of recordings.") from None
+    except OSError as error:
+        raise ManifestError(f"The manifest {path} cannot be read: {error.strerror}. Check its permissions.") from None
+
+
+def items(path: Path) -> Iterator[Item]:
+    """The items of a manifest that `scan` has accepted, in order."""
+    for index, row in enumerate(lines(path)):
+        try:
+            yield parse(index, row)
+        except ValueError as error:
+            raise ManifestError(f"Item {index + 1} of {path} can no longer be read ({error}): the file changed since it "
+                                "was validated. Give the command again once it is whole.") from None
+
+
+class _Problems:
+    """Collects what is wrong with a manifest: a few examples of each kind, and the count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: list[str] = []
+
+    def add(self, line: int, what: str) -> None:
+        self.count += 1
+        if len(self.examples) < LISTED:
+            self.examples.append(f"line {line}: {what}")
+
+
+def check(item: Item, requires: tuple[str, ...]) -> Optional[str]:
+    """What is wrong with one item, or None."""
+    if not os.path.isabs(item.audio_filepath):
+        return f"audio_filepath is not absolute ({item.audio_filepath!r}); compute nodes have another current folder"
+    if item.duration is None:
+        if "duration" in requires:
+            return "duration is missing"
+    elif not 0 <= item.duration < math.inf:
+        return f"duration is {item.duration}, and must be 0 or more seconds"
+    if not 0 <= item.offset < math.inf:
+        return f"offset is {item.offset}, and must be 0 or more seconds"
+    extra = [name for name in requires if name not in ("audio_filepath", "duration")]
+    if extra:
+        present = item.fields()
+        lacking = [name for name in extra if name not in present]
+        if lacking:
+            return f"{', '.join(lacking)} is missing"
+    return None
+
+
+def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
+    """Read a manifest once: validate every row, find duplicates, and identify it. Memory does not grow with its length.
+
+    Raises `ManifestError` that names the first lines at fault.
+    """
+    problems = _Problems()
+    notes = _Notes()
+    whole, order, seconds, known, count = hashlib.sha256(), hashlib.blake2b(digest_size=16), 0.0, True, 0
+    with KeyBuckets() as keys:
+        before = _stat(path)
+        for number, line in enumerate(_raw_lines(path), 1):
+            whole.update(line)
+            row = notes.clean(number, line)
+            if row is None:
+                continue
+            try:
+                item = parse(count, row)
+                fault = check(item, requires)
+            except ValueError as error:
+                fault, item = str(error), None
+            if fault is not None or item is None:
+                problems.add(number, fault or "unreadable")
+                continue
+            keys.add(item.key, count)
+            order.update(item.key.encode())
+            known, seconds = known and item.duration is not None, seconds + (item.duration or 0.0)
+            count += 1
+        if problems.count:
+            raise _invalid(path, problems)
+        if not count:
+            raise ManifestError(f"The manifest {path} has no items. If it was made from a directory, check that the "
+                                "directory holds recordings.")
+        _refuse_duplicates(path, keys)
+    after = _stat(path)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ManifestError(f"The manifest {path} changed while it was being read. Something is still writing it: wait "
+                            "until it is whole, and give the same command again.")
+    identity = Identity(str(path), after.st_size, after.st_mtime_ns, whole.hexdigest(), count, order.hexdigest(),
+                        round(seconds, 6) if known else None)
+    return Scan(identity, notes.spoken(path))
+
+
+def _stat(path: Path) -> os.stat_result:
+    next(lines(path), None)  # raises the teaching error where the file cannot be read
+    return path.stat()
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=1 << 20) as file:
+        yield from file
+
+
+class _Notes:
+    """Harmless oddities, taken off and told once each."""
+
+    def __init__(self) -> None:
+        self.bom = False
+        self.crlf = 0
+        self.blank = 0
+        self.unterminated = False
+
+    def clean(self, number: int, line: bytes) -> Optional[bytes]:
+        if number == 1 and line.startswith(BOM):
+            self.bom, line = True, line[len(BOM):]
+        self.unterminated = not line.endswith(b"\n")
+        self.crlf += line.endswith(b"\r\n")
+        row = line.rstrip(b"\r\n")
+        if not row or row.isspace():
+            self.blank += 1
+            return None
+        return row
+
+    def spoken(self, path: Path) -> list[str]:
+        told = []
+        if self.bom:
+            told.append(f"{path} starts with a byte-order mark (some editors write one); it is ignored.")
+        if self.crlf:
+            told.append(f"{path} has Windows line ends (CRLF) on {self.crlf:,} lines; they are read as line ends.")
+        if self.blank:
+            told.append(f"{path} has {self.blank:,} blank lines; they hold no item.")
+        if self.unterminated:
+            told.append(f"{path} does not end with a newline; its last line was read whole. If a copy was cut short, "
+                        "compare the number of items with its source.")
+        return told
+
+
+def _invalid(path: Path, problems: _Problems) -> ManifestError:
+    return ManifestError(
+        f"The manifest {path} cannot be used: {problems.count:,} of its lines are at fault. "
+        f"{listed(problems.examples, problems.count)}. Every line must be one JSON object with an absolute "
+        "`audio_filepath` and a `duration` in seconds. Mend or remove these lines and give the same command again; "
+        "nothing was started and nothing is lost.")
+
+
+def _refuse_duplicates(path: Path, keys: KeyBuckets) -> None:
+    pairs = list(keys.duplicates(LISTED))
+    if not pairs:
+        return
+    wanted = {index for pair in pairs for index in pair}
+    found = {item.index: item for item in items(path) if item.index in wanted}
+    told = [f"items {a + 1} and {b + 1}: {found[b].audio_filepath}" for a, b in pairs]
+    raise ManifestError(
+        f"The manifest {path} names the same recording more than once (same audio_filepath and offset): "
+        f"{listed(told, keys.duplicate_count)}. A path and offset identify an item, so one result would be lost. Remove "
+        "the duplicates (for example `awk '!seen[$0]++'` for lines that are the same) and give the command again.")

@@ -1,0 +1,120 @@
+"""What the engine asks of a pipeline: a description, a processor for batches of items, and a consumer of the merge."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Union
+
+if TYPE_CHECKING:
+    from pipelines.core.manifest import Item
+    from pipelines.core.plan import Plan
+
+Parameters = Mapping[str, Any]
+"""The result-changing parameters of a run, as JSON values."""
+
+Result = Union[Mapping[str, Any], Exception]
+"""What became of one item: the fields it adds (JSON values), or why it could not be processed."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one task may use: processor cores, GPUs, memory in MB (None: not stated)."""
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_mb: Optional[int] = None
+
+
+class Processor(Protocol):
+    """A loaded model. `process` is called from up to `concurrency` threads at once."""
+
+    concurrency: int
+    batch_items: int
+    """A batch holds at most this many items …"""
+    batch_seconds: float
+    """… and stops growing once it holds this many seconds of audio (items of unknown duration count 0)."""
+
+    def process(self, items: Sequence[Item]) -> Sequence[Result]:
+        """One result an item, in their order. Must not depend on which items share the batch."""
+        ...
+
+    def close(self) -> None:
+        """Free what was loaded."""
+        ...
+
+
+class ErrorInfo(NamedTuple):
+    """Why an item was quarantined."""
+
+    type: str
+    message: str
+    signature: str
+
+
+class OutputFile(NamedTuple):
+    """One file that a merge published."""
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Output(Protocol):
+    """The consumer of a merge: gets every item once, in manifest order, then publishes whole files or nothing."""
+
+    def open(self) -> None:
+        """Open private files."""
+        ...
+
+    def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:
+        """Take one item: its result (JSON object, as bytes), or its error, or neither (missing, partial merge only)."""
+        ...
+
+    def publish(self) -> list[OutputFile]:
+        """Give the private files their final names."""
+        ...
+
+    def abandon(self) -> None:
+        """Remove the private files."""
+        ...
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    """A pipeline without options of its own."""
+
+
+def _no_parameters(_: argparse.Namespace) -> Parameters:
+    return {}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One kind of work. See "Your own pipeline" in TECHNICAL.md."""
+
+    name: str
+    summary: str
+    load: Callable[[Parameters, Resources], Processor]
+    environment: str = ""
+    """Name of the environment under `envs/`; empty: the pipeline's own name."""
+    source: str = "manifest"
+    """What the command's first argument is: "manifest", or "directory" (then `list_items` makes the manifest)."""
+    requires: tuple[str, ...] = ("audio_filepath", "duration")
+    """Fields every manifest row must have."""
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    """Adds the options that change results, and only those."""
+    parameters: Callable[[argparse.Namespace], Parameters] = _no_parameters
+    """Validates those options and returns them with every default filled in."""
+    list_items: Optional[Callable[[Path, Parameters], Iterator[dict[str, Any]]]] = None
+    """Streams the manifest rows of a directory, in any order."""
+    outputs: Optional[Callable[[Plan], Output]] = None
+    """The consumer of the merge; None: the manifest itself, with the result's fields added."""
+    adds: tuple[str, ...] = field(default=())
+    """Fields that the default output adds to the manifest."""
+
+    @property
+    def environment_name(self) -> str:
+        """The environment this pipeline runs in."""
+        return self.environment or self.name

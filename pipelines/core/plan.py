@@ -1,0 +1,65 @@
+"""A run's frozen description, and its identity: the digest of what changes results."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Optional
+
+import msgspec
+
+from pipelines.core import clock, paths, provenance
+from pipelines.core.pipeline import Parameters, Pipeline
+
+FORMAT = 1
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`run.json`. `source` is what the user named; `manifest` is the JSONL that is dealt; `outputs` is their stem."""
+
+    format: int
+    run_id: str
+    pipeline: str
+    source: str
+    manifest: str
+    outputs: str
+    parameters: dict[str, Any]
+    environment: provenance.Environment
+    code: provenance.Code
+    host: str
+    created: str
+    argv: list[str]
+    voxarray: str = provenance.VERSION
+
+
+def digest(pipeline: str, source: Path, stem: Optional[Path], parameters: Parameters) -> str:
+    """8 hex digits over the pipeline, the source's path, the outputs' stem where one was given, and the parameters."""
+    what = [pipeline, str(source), str(stem) if stem else None, sorted(parameters.items())]
+    return hashlib.sha256(msgspec.json.encode(what)).hexdigest()[:8]
+
+
+def stem_of(source: Path) -> str:
+    """The readable half of a run's id: the source's name without suffix, safe in file names and shells."""
+    name = source.stem if source.suffix in (".json", ".jsonl") else source.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "run"
+
+
+def run_id(pipeline: str, source: Path, stem: Optional[Path], parameters: Parameters) -> str:
+    """The identity of a run: the same command again gives the same id, a changed parameter another."""
+    readable = stem_of(stem if stem else source)
+    return f"{readable}-{digest(pipeline, source, stem, parameters)}"
+
+
+def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters) -> Plan:
+    """The plan of this command, not yet published."""
+    name = run_id(pipeline.name, source, stem, parameters)
+    if pipeline.source == "directory":
+        manifest = paths.run_folder(name) / "listing.jsonl"
+        outputs = stem or paths.metadata() / f"{stem_of(source)}_{clock.today()}"
+    else:
+        manifest, outputs = source, stem or source
+    version, _ = provenance.code()
+    return Plan(FORMAT, name, pipeline.name, str(source), str(manifest), str(outputs), dict(parameters),
+                provenance.environment(pipeline.environment_name), version, provenance.host(), clock.iso(),
+                provenance.command())

@@ -1,0 +1,163 @@
+"""Publication of files: whole or not at all, durable, and (where asked) first wins.
+
+The bytes are written under a name private to the attempt in the destination's own folder, flushed and fsynced, then
+given their final name with `os.link`, which refuses to replace (first wins on every POSIX and NFS file system), or with
+`os.replace` where replacing is meant; then the folder is fsynced, so that the name survives a power cut too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Iterator
+
+import msgspec
+
+from pipelines.core.errors import StorageError
+
+ATTEMPT = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+"""Names this process among all processes on all nodes."""
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that no other attempt uses; hidden, so that no reader takes it for a result."""
+    return path.parent / f".{path.name}.{ATTEMPT}-{uuid.uuid4().hex[:4]}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that `temporary` makes."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+@contextmanager
+def teaching(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one paragraph about the place it happened at."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The paragraph for `error` met while writing `path`."""
+    folder = path.parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            free = f"{shutil.disk_usage(folder).free / 2**30:.2f} GB are free"
+        except OSError:
+            free = "the free space cannot be read"
+        what = f"the disk or your quota is full ({free}); everything published before is safe. Make room"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "the folder cannot be written by this user. Mend its permissions, or choose another place with VOXARRAY_HOME"
+    else:
+        what = f"the file system said: {error.strerror or error}. Check the mount"
+    return StorageError(f"{path} could not be written: {what}, then give the same command again: it resumes.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Fsync a folder, so that the names in it are durable. Silent where folders cannot be opened or synced."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def writing(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
+    """Write a private file that replaces `path` when the block ends without an error, and vanishes otherwise."""
+    private = temporary(path)
+    with teaching(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(private, mode) as file:  # noqa: PTH123 - `Path.open` types its result by literal modes only
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(private, path)
+        except BaseException:
+            with suppress(OSError):
+                private.unlink()
+            raise
+    sync_folder(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Publish `data` at `path`, durably, in place of whatever was there."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def publish(path: Path, data: bytes) -> bool:
+    """Publish `data` at `path` unless the name is taken. Returns whether this call's bytes stand there: first wins."""
+    private = temporary(path)
+    with teaching(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with private.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            won = claim(private, path)
+        finally:
+            with suppress(OSError):
+                private.unlink()
+    sync_folder(path.parent)
+    return won
+
+
+def claim(private: Path, path: Path) -> bool:
+    """Give the finished file `private` the name `path` unless it is taken. The private name may remain."""
+    try:
+        os.link(private, path)
+    except FileExistsError:
+        # A network file system can lose the reply of a link that succeeded: then both names share one inode.
+        return _same_file(private, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _claim_without_links(private, path)
+    return True
+
+
+def _same_file(private: Path, path: Path) -> bool:
+    try:
+        return os.path.samefile(private, path)
+    except OSError:
+        return False
+
+
+def _claim_without_links(private: Path, path: Path) -> bool:
+    """Reserve the name exclusively, then replace the empty reservation. Readers take an empty file as unpublished."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        if path.stat().st_size:
+            return False
+    os.replace(private, path)
+    return True
+
+
+def write_json(path: Path, value: object) -> None:
+    """Publish `value` as indented JSON in place of whatever was there."""
+    replace(path, pretty(value))
+
+
+def pretty(value: object) -> bytes:
+    """JSON for people: two spaces a level, one newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def replace_quickly(path: Path, data: bytes) -> None:
+    """Replace `path` atomically but without fsync: for heartbeats, which the next one makes good."""
+    private = path.parent / f".{path.name}.{ATTEMPT}.tmp"
+    private.write_bytes(data)
+    os.replace(private, path)
