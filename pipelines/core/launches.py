@@ -1,0 +1,153 @@
+"""Launches: one submission of a run's missing items, and the deal that says which task got which.
+
+The deal is one file: the rows of every task in blocks, then a line of JSON that says where each task's blocks are, then 20
+digits: where that line starts. A launch therefore holds its own copy of what it works on; a manifest that changes meanwhile
+cannot shift items between tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, Optional
+
+import msgspec
+
+from pipelines.core import paths, store
+from pipelines.core.errors import StorageError
+from pipelines.core.manifest import Identity, Item, parse
+from pipelines.core.shard import imbalance, weight
+from pipelines.core.spool import Spool
+
+MISSING = "missing"
+"""Only what was missing is dealt, over all tasks: the launcher's way."""
+POSITION = "position"
+"""Item i belongs to task i mod N (or its balanced task) whatever is done already: `--array=5` means the same for ever."""
+
+_NAME = re.compile(r"launch-(\d{3,})\.json")
+_TAIL = 20
+
+
+class LaunchRecord(msgspec.Struct, frozen=True):
+    """`launch-NNN.json`. `job` is the array job of a plain sbatch launch, `submitted_tasks` how many tasks it has."""
+
+    number: int
+    tasks: int
+    sharding: str
+    deal: str
+    cluster: str
+    items: int
+    manifest: Identity
+    imbalance: float
+    created: str
+    argv: list[str]
+    job: Optional[str] = None
+    submitted_tasks: Optional[int] = None
+    pardon: bool = False
+    sweep_round: int = 0
+    format: int = 1
+
+
+class Share(msgspec.Struct, frozen=True):
+    """One task's share of a deal: number of items, seconds of audio (0 where unknown), and its extents in the file."""
+
+    items: int
+    audio_seconds: float
+    extents: list[tuple[int, int]]
+
+
+class _Table(msgspec.Struct):
+    shares: list[Share]
+
+
+def write_deal(path: Path, items: Iterable[Item], task_of: Callable[[Item], int], tasks: int) -> list[Share]:
+    """Write the deal of `items` to `path` (private until its caller claims a name). Memory does not grow with them."""
+    counts, seconds = [0] * tasks, [0.0] * tasks
+    with store.teaching(path), path.open("wb+", buffering=1 << 20) as file:
+        spool = Spool(file, tasks)
+        for item in items:
+            task = task_of(item)
+            counts[task] += 1
+            seconds[task] += item.duration or 0.0
+            spool.add(task, b"%d\t%s\t%s\n" % (item.index, item.key.encode(), item.row))
+        end = spool.finish()
+        shares = [Share(count, round(total, 6), extents) for count, total, extents in zip(counts, seconds, spool.extents)]
+        file.write(msgspec.json.encode(_Table(shares)) + b"\n" + b"%020d" % end)
+        file.flush()
+    return shares
+
+
+def load_of(items: Iterable[Item], task_of: Callable[[Item], int], tasks: int) -> float:
+    """The imbalance of a deal, without writing it."""
+    loads = [0.0] * tasks
+    for item in items:
+        loads[task_of(item)] += weight(item)
+    return imbalance(loads)
+
+
+class Deal:
+    """Reads a deal."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(size - _TAIL)
+            start = int(file.read(_TAIL))
+            file.seek(start)
+            table = file.read(size - _TAIL - start)
+        try:
+            self.shares = msgspec.json.decode(table, type=_Table).shares
+        except msgspec.MsgspecError as error:
+            raise StorageError(f"The deal {path} is damaged ({error}). Give the command again: a new launch deals anew; "
+                               "published results stay.") from None
+
+    def items(self, task: int) -> Iterator[Item]:
+        """The items of a task, in manifest order."""
+        with self._path.open("rb") as file:
+            for offset, length in self.shares[task].extents:
+                file.seek(offset)
+                for line in file.read(length).split(b"\n")[:-1]:
+                    index, _, row = line.split(b"\t", 2)
+                    yield parse(int(index), row)
+
+
+def record_path(folder: Path, number: int) -> Path:
+    """Where a launch's record lies."""
+    return folder / f"{paths.launch_name(number)}.json"
+
+
+def deal_path(folder: Path, number: int) -> Path:
+    """Where a launch's deal lies."""
+    return folder / f"{paths.launch_name(number)}.deal"
+
+
+def jobs_path(folder: Path, number: int) -> Path:
+    """Where the launcher notes the scheduler's job ids of a launch."""
+    return folder / f"{paths.launch_name(number)}.jobs.json"
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of the launches of a run, ascending."""
+    try:
+        return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name)))
+    except FileNotFoundError:
+        return []
+
+
+def read_record(folder: Path, number: int) -> LaunchRecord:
+    """A launch's record."""
+    path = record_path(folder, number)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LaunchRecord)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"The launch record {path} cannot be read ({error}); it was changed by hand or damaged. Move "
+                           "it away and give the command again; published results stay.") from None
+
+
+def claim_number(folder: Path, private_deal: Path) -> int:
+    """Give a finished private deal the first free launch number, and return it."""
+    number = max(numbers(folder), default=-1) + 1
+    while not store.claim(private_deal, deal_path(folder, number)):
+        number += 1
+    return number

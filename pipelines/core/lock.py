@@ -1,0 +1,87 @@
+"""File locks that spare double work. Nothing's correctness rests on them.
+
+Locks do not hold on every cluster file system (NFS with `nolock`, Lustre with `localflock`), and mixed releases of filelock
+on one path have been seen to overlap. So parts are published by name, first wins, and merges are idempotent; a lock only
+keeps two attempts from doing the same work side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Iterator
+
+from filelock import FileLock, Timeout
+
+from pipelines.core import clock, provenance
+from pipelines.core.errors import LockedError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def held(path: Path, wait_s: float, what: str) -> Iterator[None]:
+    """Hold the lock at `path`, waiting at most `wait_s` seconds, then stop with `LockedError`; `what` is locked.
+
+    Where the file system has no locks at all, go on without one and say so.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path))
+    locked = True
+    try:
+        _acquire(lock, path, wait_s, what)
+    except (NotImplementedError, OSError) as error:
+        if not _no_locks_here(error):
+            raise
+        log.warning("This file system has no locks (%s); going on without: results stay right, work may be done twice.",
+                    error)
+        locked = False
+    if locked:
+        _note_owner(path)
+    try:
+        yield
+    finally:
+        if locked:
+            with suppress(OSError):
+                _owner_file(path).unlink()
+            lock.release()
+
+
+def _acquire(lock: FileLock, path: Path, wait_s: float, what: str) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s is held by %s; waiting up to %s.", what, owner(path), clock.spoken(wait_s))
+        try:
+            lock.acquire(timeout=wait_s, poll_interval=min(1.0, max(0.05, wait_s / 50)))
+        except Timeout:
+            raise LockedError(
+                f"{what} is held by {owner(path)}, and was not given up within {clock.spoken(wait_s)}. That attempt is "
+                "still at work (or its node lost contact): let it finish, or cancel it. Nothing is lost; what it leaves "
+                "undone is redone by the next launch.") from None
+
+
+def _no_locks_here(error: Exception) -> bool:
+    return isinstance(error, NotImplementedError) or (
+        isinstance(error, OSError) and error.errno in (37, 38, 95))  # ENOLCK, ENOSYS, EOPNOTSUPP
+
+
+def _owner_file(path: Path) -> Path:
+    return path.with_name(path.name + ".owner")
+
+
+def _note_owner(path: Path) -> None:
+    job = provenance.scheduler_job()
+    text = f"{provenance.host()} process {os.getpid()}{f' (job {job})' if job else ''} since {clock.iso()}"
+    with suppress(OSError):
+        _owner_file(path).write_text(text, encoding="utf-8")
+
+
+def owner(path: Path) -> str:
+    """Who holds the lock at `path`, as its holder noted."""
+    try:
+        return _owner_file(path).read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"

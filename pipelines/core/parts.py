@@ -1,0 +1,217 @@
+"""Parts: immutable, atomically published files of results.
+
+A part is JSONL. Its first line is the header; every other line is a row: what became of one item. Rows are in the order
+of the manifest. A part exists under its final name or not at all, so a torn one is never read; the header's count and
+CRC-32 find damage that came later.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+import msgspec
+
+from pipelines.core import clock, paths, provenance, store
+from pipelines.core.errors import StorageError, signature
+from pipelines.core.manifest import Item
+
+DONE = "done"
+FAILED = "failed"
+
+EXCEPTION = "exception"
+"""The pipeline raised an error for the item."""
+DIED = "died"
+"""The worker process died while it had only this item in flight."""
+LOST = "lost"
+"""The whole task vanished while it had only this item in flight: it may be the item's fault, or a node's."""
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why an attempt at an item failed; `kind` is EXCEPTION, DIED or LOST."""
+
+    type: str
+    message: str
+    signature: str
+    kind: str = EXCEPTION
+
+
+class Row(msgspec.Struct, omit_defaults=True, gc=False):
+    """What one attempt made of one item. `result` holds the added fields as a JSON object."""
+
+    index: int
+    key: str
+    status: str
+    result: Optional[msgspec.Raw] = None
+    error: Optional[Error] = None
+
+
+class Header(msgspec.Struct, frozen=True):
+    """First line of a part. `first` and `last` are item indexes; times are seconds since the epoch."""
+
+    run: str
+    launch: int
+    task: int
+    sequence: int
+    attempt: str
+    host: str
+    rows: int
+    failed: int
+    first: int
+    last: int
+    audio_seconds: float
+    crc32: int
+    started: float
+    published: float
+
+
+class _HeaderLine(msgspec.Struct):
+    part: Header
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_row = msgspec.json.Decoder(Row).decode
+_decode_header = msgspec.json.Decoder(_HeaderLine).decode
+_NAME = re.compile(r"task_(\d{4,})\.(\d{3,})\.jsonl")
+
+
+def error_of(exception: BaseException, kind: str = EXCEPTION) -> Error:
+    """The ledger's form of an exception."""
+    name = type(exception).__name__
+    message = str(exception).strip() or name
+    return Error(name, message[:2000], signature(name, message), kind)
+
+
+class PartWriter:
+    """Collects rows of one task and publishes them as parts. Not safe to share between threads."""
+
+    def __init__(self, folder: Path, run: str, launch: int, task: int) -> None:
+        self._folder = folder
+        self._run, self._launch, self._task = run, launch, task
+        self._rows: list[tuple[int, bytes]] = []
+        self._bytes = 0
+        self._failed = 0
+        self._seconds = 0.0
+        self._started = clock.now()
+
+    def done(self, item: Item, result: Mapping[str, Any], audio_seconds: float) -> None:
+        """Add the result of an item."""
+        self._add(item, _encode(Row(item.index, item.key, DONE, msgspec.Raw(_encode(result)))))
+        self._seconds += audio_seconds
+
+    def failed(self, item: Item, error: Error) -> None:
+        """Add a strike against an item."""
+        self._add(item, _encode(Row(item.index, item.key, FAILED, None, error)))
+        self._failed += 1
+
+    def _add(self, item: Item, row: bytes) -> None:
+        self._rows.append((item.index, row))
+        self._bytes += len(row)
+
+    @property
+    def rows(self) -> int:
+        """Rows not yet published."""
+        return len(self._rows)
+
+    @property
+    def bytes(self) -> int:
+        """Their size in bytes."""
+        return self._bytes
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last publication."""
+        return clock.now() - self._started
+
+    def publish(self) -> Optional[Path]:
+        """Publish the collected rows as one part, under the first free sequence number; None if there are none."""
+        if not self._rows:
+            self._started = clock.now()
+            return None
+        self._rows.sort(key=lambda entry: entry[0])
+        body = b"\n".join(row for _, row in self._rows) + b"\n"
+        sequence = next_sequence(self._folder, self._task)
+        while True:
+            path = self._folder / f"{paths.task_name(self._task)}.{sequence:03d}.jsonl"
+            if store.publish(path, _encode(_HeaderLine(self._header(sequence, body))) + b"\n" + body):
+                break
+            sequence += 1  # a twin attempt took the name; its part and this one are both whole, and merge once
+        self._rows, self._bytes, self._failed, self._seconds = [], 0, 0, 0.0
+        self._started = clock.now()
+        return path
+
+    def _header(self, sequence: int, body: bytes) -> Header:
+        return Header(self._run, self._launch, self._task, sequence, store.ATTEMPT, provenance.host(), len(self._rows),
+                      self._failed, self._rows[0][0], self._rows[-1][0], round(self._seconds, 6), zlib.crc32(body),
+                      round(self._started, 3), round(clock.now(), 3))
+
+
+def next_sequence(folder: Path, task: int) -> int:
+    """One more than the highest sequence number a task has published in `folder`."""
+    return max((number for owner, number, _ in list_parts(folder) if owner == task), default=-1) + 1
+
+
+def list_parts(folder: Path) -> list[tuple[int, int, Path]]:
+    """(task, sequence, path) of the parts in a launch's folder, in that order."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    found = [(match, name) for name in names if (match := _NAME.fullmatch(name))]
+    return sorted((int(match[1]), int(match[2]), folder / name) for match, name in found)
+
+
+def read_header(path: Path) -> Optional[Header]:
+    """The header of a part; None for an empty file (a name reserved, not yet published)."""
+    with path.open("rb") as file:
+        line = file.readline()
+    if not line:
+        return None
+    try:
+        return _decode_header(line).part
+    except msgspec.MsgspecError as error:
+        raise damaged(path, f"its header cannot be read ({error})") from None
+
+
+def damaged(path: Path, what: str) -> StorageError:
+    """The paragraph for a part that is no longer what was published."""
+    return StorageError(
+        f"The part {path} is damaged: {what}. It was whole when it was published, so the file system lost or changed it "
+        f"since. Move it away (`mv {path} {path}.damaged`): its items then count as missing, and "
+        "`./voxarray retry RUN` redoes them.")
+
+
+def rows(path: Path, block: int = 1 << 16) -> Iterator[Row]:
+    """The rows of a part, read `block` bytes at a time without keeping the file open between blocks."""
+    header = read_header(path)
+    if header is None:
+        return
+    count, crc, position, rest = 0, 0, 0, b""
+    skip_header = True
+    while True:
+        with path.open("rb") as file:
+            file.seek(position)
+            data = file.read(block)
+        position += len(data)
+        lines = (rest + data).split(b"\n")
+        rest = lines.pop()
+        if skip_header and lines:
+            lines, skip_header = lines[1:], False
+        if lines:
+            crc = zlib.crc32(b"\n".join(lines) + b"\n", crc)
+            count += len(lines)
+            yield from _decoded(path, lines)
+        if not data:
+            break
+    if rest or count != header.rows or crc != header.crc32:
+        raise damaged(path, f"{count:,} rows of {header.rows:,} were found, or their checksum differs")
+
+
+def _decoded(path: Path, lines: list[bytes]) -> Iterator[Row]:
+    try:
+        for line in lines:
+            yield _decode_row(line)
+    except msgspec.MsgspecError as error:
+        raise damaged(path, f"a row cannot be read ({error})") from None
