@@ -7,16 +7,17 @@ cannot shift items between tasks.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Optional
+from typing import Iterable, Iterator, Optional
 
 import msgspec
 
 from pipelines.core import paths, store
 from pipelines.core.errors import StorageError
 from pipelines.core.manifest import Identity, Item, parse
-from pipelines.core.shard import imbalance, weight
+from pipelines.core.shard import imbalance
 from pipelines.core.spool import Spool
 
 MISSING = "missing"
@@ -60,29 +61,28 @@ class _Table(msgspec.Struct):
     shares: list[Share]
 
 
-def write_deal(path: Path, items: Iterable[Item], task_of: Callable[[Item], int], tasks: int) -> list[Share]:
-    """Write the deal of `items` to `path` (private until its caller claims a name). Memory does not grow with them."""
+def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) -> list[Share]:
+    """Write (task, item) pairs to `path` (private until a number is claimed). Memory does not grow with their number."""
     counts, seconds = [0] * tasks, [0.0] * tasks
-    with store.teaching(path), path.open("wb+", buffering=1 << 20) as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb+", buffering=1 << 20) as file:
         spool = Spool(file, tasks)
-        for item in items:
-            task = task_of(item)
+        for task, item in assignments:
             counts[task] += 1
             seconds[task] += item.duration or 0.0
-            spool.add(task, b"%d\t%s\t%s\n" % (item.index, item.key.encode(), item.row))
+            spool.add(task, b"%d\t%s\n" % (item.index, item.row))
         end = spool.finish()
         shares = [Share(count, round(total, 6), extents) for count, total, extents in zip(counts, seconds, spool.extents)]
         file.write(msgspec.json.encode(_Table(shares)) + b"\n" + b"%020d" % end)
         file.flush()
+        os.fsync(file.fileno())
     return shares
 
 
-def load_of(items: Iterable[Item], task_of: Callable[[Item], int], tasks: int) -> float:
-    """The imbalance of a deal, without writing it."""
-    loads = [0.0] * tasks
-    for item in items:
-        loads[task_of(item)] += weight(item)
-    return imbalance(loads)
+def skew(shares: Iterable[Share]) -> float:
+    """The imbalance of a deal in seconds of audio (in items, where durations are not known)."""
+    loads = [share.audio_seconds for share in shares]
+    return imbalance(loads if any(loads) else [float(share.items) for share in shares])
 
 
 class Deal:
@@ -108,7 +108,7 @@ class Deal:
             for offset, length in self.shares[task].extents:
                 file.seek(offset)
                 for line in file.read(length).split(b"\n")[:-1]:
-                    index, _, row = line.split(b"\t", 2)
+                    index, row = line.split(b"\t", 1)
                     yield parse(int(index), row)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, Optional
 
 import msgspec
 
@@ -61,11 +61,19 @@ class Identity(msgspec.Struct, frozen=True):
     audio_seconds: Optional[float]
 
 
-class Scan(NamedTuple):
-    """The result of reading a manifest once."""
+class Scan:
+    """A manifest read once: its identity, harmless oddities, and the keys of its items. Close it, or use `with`."""
 
-    identity: Identity
-    notes: list[str]
+    def __init__(self, identity: Identity, notes: list[str], keys: KeyBuckets) -> None:
+        self.identity = identity
+        self.notes = notes
+        self.keys = keys
+
+    def __enter__(self) -> Scan:  # noqa: PYI034 - `Self` is not in Python 3.9
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keys.close()
 
 
 def key_of(audio_filepath: str, offset: float) -> str:
@@ -158,55 +166,76 @@ def check(item: Item, requires: tuple[str, ...]) -> Optional[str]:
 
 
 def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
-    """Read a manifest once: validate every row, find duplicates, and identify it. Memory does not grow with its length.
+    """Read a manifest once: validate every row, find duplicates, identify it. Memory does not grow with its length.
 
     Raises `ManifestError` that names the first lines at fault.
     """
-    problems = _Problems()
-    notes = _Notes()
-    whole, order, seconds, known, count = hashlib.sha256(), hashlib.blake2b(digest_size=16), 0.0, True, 0
-    with KeyBuckets() as keys:
+    keys = KeyBuckets()
+    try:
         before = _stat(path)
-        for number, line in enumerate(_raw_lines(path), 1):
-            whole.update(line)
-            row = notes.clean(number, line)
-            if row is None:
-                continue
-            try:
-                item = parse(count, row)
-                fault = check(item, requires)
-            except ValueError as error:
-                fault, item = str(error), None
-            if fault is not None or item is None:
-                problems.add(number, fault or "unreadable")
-                continue
-            keys.add(item.key, count)
-            order.update(item.key.encode())
-            known, seconds = known and item.duration is not None, seconds + (item.duration or 0.0)
-            count += 1
-        if problems.count:
-            raise _invalid(path, problems)
-        if not count:
-            raise ManifestError(f"The manifest {path} has no items. If it was made from a directory, check that the "
-                                "directory holds recordings.")
+        reading = _Reading(path, requires, keys)
+        reading.read()
         _refuse_duplicates(path, keys)
-    after = _stat(path)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ManifestError(f"The manifest {path} changed while it was being read. Something is still writing it: wait "
-                            "until it is whole, and give the same command again.")
-    identity = Identity(str(path), after.st_size, after.st_mtime_ns, whole.hexdigest(), count, order.hexdigest(),
-                        round(seconds, 6) if known else None)
-    return Scan(identity, notes.spoken(path))
+        after = _stat(path)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise ManifestError(f"The manifest {path} changed while it was being read. Something is still writing it: wait "
+                                "until it is whole, and give the same command again.")
+    except BaseException:
+        keys.close()
+        raise
+    return Scan(reading.identity(after), reading.notes.spoken(path), keys)
+
+
+class _Reading:
+    """The state of one scan."""
+
+    def __init__(self, path: Path, requires: tuple[str, ...], keys: KeyBuckets) -> None:
+        self._path, self._requires, self._keys = path, requires, keys
+        self._whole, self._order = hashlib.sha256(), hashlib.blake2b(digest_size=16)
+        self._count, self._seconds, self._known = 0, 0.0, True
+        self._problems = _Problems()
+        self.notes = _Notes()
+
+    def read(self) -> None:
+        """Read every line; raise for those at fault, and for a manifest without items."""
+        with self._path.open("rb", buffering=1 << 20) as file:
+            for number, line in enumerate(file, 1):
+                self._whole.update(line)
+                row = self.notes.clean(number, line)
+                if row is not None:
+                    self._take(number, row)
+        if self._problems.count:
+            raise _invalid(self._path, self._problems)
+        if not self._count:
+            raise ManifestError(f"The manifest {self._path} has no items. If it was made from a directory, check that the "
+                                "directory holds recordings.")
+
+    def _take(self, number: int, row: bytes) -> None:
+        try:
+            item = parse(self._count, row)
+            fault = check(item, self._requires)
+        except ValueError as error:
+            fault = str(error)
+        if fault is not None:
+            self._problems.add(number, fault)
+            return
+        self._keys.add(item.key, self._count)
+        self._order.update(item.key.encode())
+        self._count += 1
+        if item.duration is None:
+            self._known = False
+        else:
+            self._seconds += item.duration
+
+    def identity(self, stat: os.stat_result) -> Identity:
+        """What the manifest is."""
+        return Identity(str(self._path), stat.st_size, stat.st_mtime_ns, self._whole.hexdigest(), self._count,
+                        self._order.hexdigest(), round(self._seconds, 6) if self._known else None)
 
 
 def _stat(path: Path) -> os.stat_result:
     next(lines(path), None)  # raises the teaching error where the file cannot be read
     return path.stat()
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=1 << 20) as file:
-        yield from file
 
 
 class _Notes:

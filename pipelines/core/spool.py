@@ -66,7 +66,7 @@ class KeyBuckets:
     """Pairs of an item key (64 bits) and a number, spread over buckets by the key's first byte."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="voxarray-")  # noqa: SIM115 - closed by `__exit__`
+        self._file = tempfile.TemporaryFile(prefix="voxarray-")  # noqa: SIM115 - closed by `close`
         self._spool = Spool(self._file, _BUCKETS)
         self.duplicate_count = 0
 
@@ -74,6 +74,10 @@ class KeyBuckets:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the temporary file."""
         self._file.close()
 
     def add(self, key: str, number: int) -> None:

@@ -161,3 +161,18 @@ def replace_quickly(path: Path, data: bytes) -> None:
     private = path.parent / f".{path.name}.{ATTEMPT}.tmp"
     private.write_bytes(data)
     os.replace(private, path)
+
+
+def left_by_the_dead(name: str) -> bool:
+    """Whether a private file's name says that a process of this host made it, and that process is gone."""
+    host, _, rest = name[name.rfind(f".{ATTEMPT.split('-')[0]}-") + 1:].partition("-")
+    process = rest.split("-")[0]
+    if host != ATTEMPT.split("-")[0] or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,70 @@
+"""The breadcrumb: which items a worker process has in flight, so that its death can be laid at the right door.
+
+One small file an attempt, one fixed slot a thread, overwritten in place with one system call when a batch starts and when
+it ends. The bytes are in the page cache the moment they are written, and so outlive the process, whatever kills it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Iterator, NamedTuple, Sequence
+
+from pipelines.core import paths, store
+
+_SLOT = 8192
+
+
+class Crumbs(NamedTuple):
+    """What was in flight when a process died: item indexes, and whether they were being tried alone."""
+
+    indexes: list[int]
+    alone: bool
+    path: Path
+
+
+class Breadcrumb:
+    """Notes the items in flight in each of `slots` threads."""
+
+    def __init__(self, state: Path, task: int, slots: int) -> None:
+        self._path = state / f"{paths.task_name(task)}.{store.ATTEMPT}.inflight"
+        state.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.pwrite(self._file, b"\n" * (_SLOT * slots), 0)
+
+    def enter(self, slot: int, indexes: Sequence[int], alone: bool) -> None:
+        """The thread of `slot` starts on these items."""
+        text = ("alone " if alone else "") + " ".join(map(str, indexes))
+        os.pwrite(self._file, text.encode()[: _SLOT - 1].ljust(_SLOT, b"\n"), slot * _SLOT)
+
+    def leave(self, slot: int) -> None:
+        """The thread of `slot` has its results."""
+        os.pwrite(self._file, b"\n", slot * _SLOT)
+
+    def close(self) -> None:
+        """Nothing is in flight any more."""
+        os.close(self._file)
+        with suppress(OSError):
+            self._path.unlink()
+
+
+def left_behind(state: Path, task: int) -> Iterator[Crumbs]:
+    """The breadcrumbs of dead attempts at a task. Call it with the task's lock held; unlink each once it is dealt with."""
+    for path in sorted(state.glob(f"{paths.task_name(task)}.*.inflight")):
+        yield _read(path)
+
+
+def _read(path: Path) -> Crumbs:
+    indexes: list[int] = []
+    alone = False
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    for start in range(0, len(data), _SLOT):
+        words = data[start : start + _SLOT].split(b"\n", 1)[0].split()
+        alone = alone or words[:1] == [b"alone"]
+        # The last number of a slot that was cut off may lack digits; a wrong suspect costs one lonely try, no more.
+        indexes += [int(word) for word in words if word.isdigit()]
+    return Crumbs(indexes, alone, path)

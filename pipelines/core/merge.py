@@ -1,0 +1,224 @@
+"""The merge: parts → outputs, in manifest order, with the proof that every item is accounted for.
+
+Each part is sorted, so a merge is one pass over the manifest beside the merged stream of all parts; memory grows with the
+number of parts that overlap, not with rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Iterable, Iterator, Optional
+
+import msgspec
+
+from pipelines.core import clock, ledger, lock, manifest, parts, paths, store, stream
+from pipelines.core.errors import LISTED, IncompleteRunError, VoxarrayError, listed
+from pipelines.core.manifest import Identity, Item
+from pipelines.core.output import ManifestOutput, published_by
+from pipelines.core.parts import Row
+from pipelines.core.pipeline import ErrorInfo, Output, OutputFile
+from pipelines.core.launches import LaunchRecord
+from pipelines.core.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Cause(msgspec.Struct):
+    """Quarantined items that failed for one reason."""
+
+    signature: str
+    count: int
+    example: str
+    message: str
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """`merged.json`: the proof. items = merged + quarantined + missing; rows_read = merged + spare rows, none unexplained."""
+
+    run: str
+    time: str
+    manifest: Identity
+    items: int
+    merged: int
+    quarantined: int
+    missing: int
+    partial: bool
+    rows_read: int
+    spare: int
+    differing: int
+    outside: int
+    outputs: list[OutputFile]
+    signatures: list[Cause]
+
+
+def receipt_path(run: Run) -> Path:
+    """Where the receipt of a run's last merge lies."""
+    return run.folder / "merged.json"
+
+
+def last_receipt(run: Run) -> Optional[Receipt]:
+    """The receipt of the last merge, if there was one."""
+    try:
+        return msgspec.json.decode(receipt_path(run).read_bytes(), type=Receipt)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def merge(run: Run, partial: bool = False, wait_s: float = 3600.0) -> Receipt:
+    """Merge a run. Raises `IncompleteRunError` where items are missing and not `partial`; idempotent."""
+    with lock.held(run.folder / "merge.lock", wait_s, f"The merge of {run.id}"), run.scan() as scan:
+        output = _output(run)
+        try:
+            tally = _Tally()
+            output.open()
+            tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
+            _prove(run, scan.identity, tally)
+            if tally.missing and not partial:
+                raise _incomplete(run, tally)
+            files = output.publish()
+        except BaseException:
+            output.abandon()
+            raise
+        receipt = tally.receipt(run, _identity_after(run, scan.identity), files, partial)
+        store.write_json(receipt_path(run), receipt)
+        _tidy(run)
+    return receipt
+
+
+def _output(run: Run) -> Output:
+    if run.pipeline.outputs is not None:
+        return run.pipeline.outputs(run.plan)
+    return ManifestOutput(run.manifest, published_by(run.id))
+
+
+def _identity_after(run: Run, identity: Identity) -> Identity:
+    """The manifest's identity with its present size and time (a merge into the manifest itself changes those)."""
+    stat = run.manifest.stat()
+    return msgspec.structs.replace(identity, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+
+class _Tally:
+    """Counts what the merged stream holds for every item of the manifest."""
+
+    def __init__(self) -> None:
+        self.items = self.merged = self.quarantined = self.missing = 0
+        self.rows_read = self.spare = self.differing = self.outside = 0
+        self.missing_examples: list[str] = []
+        self.causes: dict[str, Cause] = {}
+
+    def consume(self, items: Iterable[Item], rows: Iterator[stream.Entry], output: Output,
+                pardoned_before: int) -> None:
+        """One pass over manifest and rows together. `rows` are (index, launch, row), ascending."""
+        head = next(rows, None)
+        for item in items:
+            index = item.index
+            best: Optional[Row] = None
+            standing = None
+            while head is not None and head[0] == index:
+                _, launch, row = head
+                head = next(rows, None)
+                self.rows_read += 1
+                if row.key != item.key:
+                    raise _shifted(item)
+                if row.status == parts.DONE:
+                    if best is None or best.status != parts.DONE:
+                        self.spare += best is not None
+                        best = row
+                    else:
+                        self.spare += 1
+                        self.differing += bytes(best.result or b"") != bytes(row.result or b"")
+                else:
+                    self.spare += best is not None
+                    best = row if best is None else best
+                    if launch >= pardoned_before:
+                        standing = standing or ledger.Standing()
+                        standing.add(row)
+            self._settle(item, best, standing, output)
+        for _ in chain([head] if head else [], rows):
+            self.rows_read += 1
+            self.outside += 1
+
+    def _settle(self, item: Item, best: Optional[Row], standing: Optional[ledger.Standing], output: Output) -> None:
+        self.items += 1
+        if best is not None and best.status == parts.DONE:
+            self.merged += 1
+            output.write(item, bytes(best.result or b"{}"), None)
+        elif best is not None and standing is not None and standing.state == ledger.QUARANTINED and best.error:
+            self.quarantined += 1
+            self._blame(item, best.error)
+            output.write(item, None, ErrorInfo(best.error.type, best.error.message, best.error.signature))
+        else:
+            self.missing += 1
+            self.spare += best is not None
+            if len(self.missing_examples) < LISTED:
+                self.missing_examples.append(item.audio_filepath)
+            output.write(item, None, None)
+
+    def _blame(self, item: Item, error: parts.Error) -> None:
+        cause = self.causes.get(error.signature)
+        if cause is None:
+            self.causes[error.signature] = Cause(error.signature, 1, item.audio_filepath, error.message)
+        else:
+            cause.count += 1
+
+    def receipt(self, run: Run, identity: Identity, files: list[OutputFile], partial: bool) -> Receipt:
+        """The proof, as published."""
+        causes = sorted(self.causes.values(), key=lambda cause: -cause.count)
+        return Receipt(run.id, clock.iso(), identity, self.items, self.merged, self.quarantined, self.missing,
+                       partial and self.missing > 0, self.rows_read, self.spare, self.differing, self.outside, files,
+                       causes[:100])
+
+
+def _shifted(item: Item) -> VoxarrayError:
+    return VoxarrayError(
+        f"The manifest changed while it was being merged: item {item.index + 1} is now {item.audio_filepath}. Nothing was "
+        "published; give `./voxarray merge` again once the manifest is no longer being written.")
+
+
+def _prove(run: Run, identity: Identity, tally: _Tally) -> None:
+    """Check the sums that must hold; a violation is a defect of voxarray or of the file system, and stops the merge."""
+    accounted = tally.merged + tally.quarantined + tally.missing
+    explained = tally.merged + tally.quarantined + tally.spare + tally.outside
+    if accounted != identity.items or tally.items != identity.items or explained != tally.rows_read:
+        raise VoxarrayError(
+            f"The merge of {run.id} does not add up: {identity.items:,} items, {tally.merged:,} merged, "
+            f"{tally.quarantined:,} quarantined, {tally.missing:,} missing; {tally.rows_read:,} rows read, {explained:,} "
+            "explained. Nothing was published and the parts are untouched. Please report this with the run's folder.")
+
+
+def _incomplete(run: Run, tally: _Tally) -> IncompleteRunError:
+    return IncompleteRunError(
+        f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
+        f"{listed(tally.missing_examples, tally.missing)}. {how_to_redo(run)} A merge of what there is: `./voxarray merge "
+        f"{run.id} --partial`.")
+
+
+def how_to_redo(run: Run) -> str:
+    """The command that redoes what is missing: the array's own, where plain sbatch launched it, else `retry`."""
+    records = run.records()
+    plain = [record for record in records if record.cluster == "sbatch"]
+    if records and plain and records[-1].cluster == "sbatch":
+        unfinished = [task for task in range(plain[-1].tasks) if not _ended(run, plain, task)]
+        if unfinished:
+            array = ",".join(map(str, unfinished[:50])) + ("…" if len(unfinished) > 50 else "")  # noqa: PLR2004
+            return (f"Redo the tasks that did not end with `sbatch --array={array} slurm/{run.plan.pipeline}.slurm …` (the "
+                    f"rest of the line as before), or everything missing with `./voxarray retry {run.id}`.")
+    return f"Redo what is missing with `./voxarray retry {run.id}`."
+
+
+def _ended(run: Run, records: list[LaunchRecord], task: int) -> bool:
+    name = f"{paths.task_name(task)}.end.json"
+    return any((run.state_folder(record.number) / name).exists() for record in records)
+
+
+def _tidy(run: Run) -> None:
+    """Remove private files that dead attempts of this run left; a live attempt's are younger than a day."""
+    limit = clock.now() - 86400
+    for folder in chain([run.folder], (run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*")):
+        for path in folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if store.is_temporary(path.name) and (path.stat().st_mtime < limit or store.left_by_the_dead(path.name)):
+                    path.unlink()

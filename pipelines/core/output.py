@@ -1,0 +1,149 @@
+"""Consumers of a merge: private files that appear whole, with what stood there before kept as a backup."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Mapping, Optional
+
+import msgspec
+
+from pipelines.core import paths, store
+from pipelines.core.manifest import Item
+from pipelines.core.pipeline import ErrorInfo, OutputFile
+
+
+class OutputWriter:
+    """One output file: written under a private name, hashed as it is written, published whole.
+
+    What stands at `path` is kept as `<path>.bak` when its SHA-256 is not in `ours`: it was not made by this run.
+    """
+
+    def __init__(self, path: Path, ours: Mapping[str, str]) -> None:
+        self.path = path
+        self._ours = ours.get(str(path))
+        self._private = store.temporary(path)
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._rows = 0
+        self._file: Optional[IO[bytes]] = None
+
+    def open(self) -> None:
+        """Open the private file."""
+        with store.teaching(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._private.open("wb", buffering=1 << 20)
+
+    def write(self, line: bytes, rows: int = 1) -> None:
+        """Write a line (with its newline), or several that count as `rows`."""
+        if self._file is None:
+            self.open()
+        with store.teaching(self.path):
+            self._file.write(line)  # type: ignore[union-attr]
+        self._digest.update(line)
+        self._size += len(line)
+        self._rows += rows
+
+    def finish(self) -> None:
+        """Make the private file durable. Do this to all files before the first is published."""
+        if self._file is None:
+            self.open()
+        with store.teaching(self.path):
+            self._file.flush()  # type: ignore[union-attr]
+            os.fsync(self._file.fileno())  # type: ignore[union-attr]
+            self._file.close()  # type: ignore[union-attr]
+
+    def publish(self) -> OutputFile:
+        """Give the private file its final name."""
+        digest = self._digest.hexdigest()
+        with store.teaching(self.path):
+            if self.path.exists():
+                present = sha256_of(self.path)
+                if present not in (digest, self._ours):
+                    _keep(self.path)
+            os.replace(self._private, self.path)
+            store.sync_folder(self.path.parent)
+        return OutputFile(str(self.path), digest, self._size, self._rows)
+
+    def abandon(self) -> None:
+        """Remove the private file."""
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+            self._private.unlink()
+
+
+def published_by(run_id: str) -> dict[str, str]:
+    """Path → SHA-256 of the files that a run's last merge published: those it may replace without keeping a backup."""
+    try:
+        receipt = msgspec.json.decode((paths.run_folder(run_id) / "merged.json").read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return {path: digest for path, digest, *_ in receipt["outputs"]}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _keep(path: Path) -> None:
+    """Keep a file as `<path>.bak`, or `.bak2`, … beside it; an existing backup is never replaced."""
+    number = 1
+    while True:
+        backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
+        try:
+            os.link(path, backup)
+        except FileExistsError:
+            number += 1
+        except OSError:
+            if not backup.exists():
+                shutil.copy2(path, backup)
+                return
+            number += 1
+        else:
+            return
+
+
+class ManifestOutput:
+    """The manifest itself, every row with the fields of its result added; items without result keep their row."""
+
+    def __init__(self, path: Path, ours: Mapping[str, str]) -> None:
+        self._writer = OutputWriter(path, ours)
+
+    def open(self) -> None:
+        """Open the private file."""
+        self._writer.open()
+
+    def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:  # noqa: ARG002
+        """Write the item's row."""
+        self._writer.write((with_fields(item.row, result) if result else item.row) + b"\n")
+
+    def publish(self) -> list[OutputFile]:
+        """Replace the manifest; the user's own version is kept as a backup."""
+        self._writer.finish()
+        return [self._writer.publish()]
+
+    def abandon(self) -> None:
+        """Remove the private file."""
+        self._writer.abandon()
+
+
+def with_fields(row: bytes, result: bytes) -> bytes:
+    """A row (JSON object) with the fields of `result` (JSON object) added, or replaced where the row has them."""
+    names = msgspec.json.decode(result, type=dict[str, msgspec.Raw]) if result != b"{}" else {}
+    if not names:
+        return row
+    body = row.rstrip()
+    if any(b'"%s"' % name.encode() in body for name in names) or b"\\" in body or body == b"{}":
+        merged = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        merged.update(names)
+        return msgspec.json.encode(merged)
+    return body[:-1].rstrip() + b"," + result.lstrip()[1:]

@@ -1,0 +1,194 @@
+"""The supervisor of one task: starts the worker process, outlives its death, and lays that death at the right door.
+
+When the worker dies with items in flight, they become suspects and are tried alone. An item that kills its worker while
+it is alone gets a strike; two strikes quarantine it. When the whole task dies, the next attempt reads its breadcrumb.
+On a warning signal (time limit, preemption) the worker publishes its part, and the task is put back into the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, Iterable, Optional
+
+from pipelines.core import clock, heartbeat, inflight, lock, parts, paths, provenance
+from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
+from pipelines.core.manifest import Item
+from pipelines.core.parts import Error
+from pipelines.core.pipeline import Resources
+from pipelines.core.run import Run
+
+log = logging.getLogger(__name__)
+
+_WARNINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that mean "your time is up": the scheduler's SIGTERM and a user's SIGINT mean "stop" instead."""
+_LOADING_DEATHS = 2
+_SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
+
+
+class Supervisor:
+    """Runs one task of one launch to its end."""
+
+    def __init__(self, run: Run, launch: int, task: int, resources: Resources, log_file: Optional[Path] = None) -> None:
+        self.run, self.launch, self.task, self.resources = run, launch, task, resources
+        self.state = run.state_folder(launch)
+        self.log_file = log_file or paths.task_log(run.id, launch, task)
+        self.warned: Optional[signal.Signals] = None
+        self._worker: Optional[subprocess.Popen[bytes]] = None
+
+    def __call__(self) -> int:
+        """Run the task. Returns its exit status (see `pipelines.core.errors`)."""
+        before = {number: signal.signal(number, self._warn) for number in _WARNINGS}
+        try:
+            return self._locked()
+        except LockedError as error:
+            log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
+            return SOME_FAILED
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _warn(self, number: int, _: Optional[FrameType]) -> None:
+        self.warned = signal.Signals(number)
+        if self._worker is not None and self._worker.poll() is None:
+            with suppress(OSError):
+                self._worker.send_signal(signal.SIGTERM if number != signal.SIGINT else signal.SIGINT)
+        elif number == signal.SIGINT and self._worker is None:
+            raise KeyboardInterrupt
+
+    def _locked(self) -> int:
+        name = paths.task_name(self.task)
+        wait_s = float(os.environ.get("VOXARRAY_LOCK_WAIT_S", "120"))
+        with lock.held(self.state / f"{name}.lock", wait_s, f"Task {self.task} of {self.run.id}"):
+            end = heartbeat.read_end(self.state, self.task)
+            if end is not None:
+                log.info("Task %d has settled all its %d items already.", self.task, end.dealt)
+                return DONE
+            return self._supervise()
+
+    def _supervise(self) -> int:
+        suspects = self._read_breadcrumbs(seen=None)
+        idle_deaths = 0
+        while True:
+            status = self._work(suspects)
+            if status in _SETTLED:
+                return status
+            cause = _cause(status)
+            suspects = self._read_breadcrumbs(seen=cause)
+            if self.warned is not None:
+                return STOPPED_BY_WARNING
+            idle_deaths = 0 if suspects else idle_deaths + 1
+            if idle_deaths == _LOADING_DEATHS:
+                log.error("The worker of task %d died twice with no item in flight (%s): most likely while the model was "
+                          "being loaded. Nothing is lost. Give the task more memory (--mem), or check the environment "
+                          "with `./voxarray env check %s`; the log is %s.", self.task, cause,
+                          self.run.pipeline.environment_name, self.log_file)
+                return SOME_FAILED
+            log.warning("The worker of task %d died (%s); %s.", self.task, cause,
+                        f"trying alone the {len(suspects)} items it had in flight" if suspects else "starting it again")
+
+    def _work(self, alone: Iterable[int]) -> int:
+        """One worker process from start to end. Returns its exit status; negative: the signal that killed it."""
+        command = [sys.executable, "-m", "pipelines.core.worker", self.run.id, str(self.launch), str(self.task),
+                   "--cpus", str(self.resources.cpus), "--gpus", str(self.resources.gpus),
+                   "--alone", ",".join(map(str, sorted(alone)))]
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(paths.repository()), environment.get("PYTHONPATH")]))
+        with _append(self.log_file) as output:
+            self._worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                                            stderr=output)
+            if self.warned is not None:  # the signal came while the process was being made
+                self._worker.terminate()
+            return self._worker.wait()
+
+    def _read_breadcrumbs(self, seen: Optional[str]) -> set[int]:
+        """Turn breadcrumbs of dead workers into suspects, and into strikes where only one item can be meant.
+
+        `seen`: how the worker of this supervisor died; None: the crumbs are of an attempt that nobody saw die.
+        """
+        suspects: set[int] = set()
+        for crumbs in inflight.left_behind(self.state, self.task):
+            if crumbs.alone and len(crumbs.indexes) == 1 and self.warned is None:
+                self._strike(crumbs.indexes[0], seen)
+            suspects.update(crumbs.indexes)
+            with suppress(OSError):
+                crumbs.path.unlink()
+        return suspects
+
+    def _strike(self, index: int, seen: Optional[str]) -> None:
+        item = self._item(index)
+        if item is None:
+            return
+        if seen is None:
+            message = "the whole task vanished while it had only this item in flight"
+            error = Error("TaskLost", message, f"TaskLost: {message}", parts.LOST)
+        else:
+            message = f"the worker process died ({seen}) while it had only this item in flight"
+            error = Error("WorkerDied", message, f"WorkerDied: {message}", parts.DIED)
+        writer = parts.PartWriter(self.run.parts_folder(self.launch), self.run.id, self.launch, self.task)
+        writer.failed(item, error)
+        writer.publish()
+        log.warning("Item %d (%s): %s.", index + 1, item.audio_filepath, message)
+
+    def _item(self, index: int) -> Optional[Item]:
+        return next((item for item in self.run.deal(self.launch).items(self.task) if item.index == index), None)
+
+
+def _append(path: Path) -> IO[bytes]:
+    """The task's log, appended to; the null device where it cannot be written, for the work must go on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        log.warning("The log %s cannot be written (%s).", path, error.strerror)
+        return open(os.devnull, "ab")  # noqa: PTH123, SIM115 - closed by the caller
+
+
+def _cause(status: int) -> str:
+    """A process's death in plain words."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
+    words = {"SIGKILL": "killed, most often for want of memory", "SIGSEGV": "segmentation fault",
+             "SIGABRT": "aborted by a library", "SIGBUS": "bus error: a file or memory went away",
+             "SIGFPE": "arithmetic fault", "SIGILL": "this processor lacks an instruction that a library uses"}
+    return f"{name}: {words[name]}" if name in words else name
+
+
+def requeue() -> bool:
+    """Put this process's own Slurm job back into the queue: `<array>_<task>`, never the array's parent."""
+    job = provenance.scheduler_job()
+    if job is None:
+        return False
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 0:
+            return True
+        log.warning("Slurm did not requeue job %s: %s. The sweep, or the same command again, does what is left.", job,
+                    done.stderr.strip())
+    return False
+
+
+def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None) -> int:
+    """Run one task of an existing launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
+    run = Run.open(run_id)
+    supervisor = Supervisor(run, launch, task, resources or Resources())
+    log.info("Task %d of %s (launch %d, %d items) on %s; log: %s", task, run.id, launch,
+             run.deal(launch).shares[task].items, provenance.host(), supervisor.log_file)
+    began = clock.now()
+    status = supervisor()
+    if supervisor.warned in _REQUEUE and status == STOPPED_BY_WARNING and requeue():
+        log.info("Task %d was warned by %s and is back in the queue; what it did is published.", task,
+                 supervisor.warned.name)
+        time.sleep(60)  # Slurm ends this process; leaving by itself would end the job before it is requeued
+    log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
+    return status
