@@ -129,7 +129,7 @@ class _Tally:
                         best = row
                     else:
                         self.spare += 1
-                        self.differing += bytes(best.result or b"") != bytes(row.result or b"")
+                        self.differing += bytes(best.result) != bytes(row.result)
                 else:
                     self.spare += best is not None
                     best = row if best is None else best
@@ -145,7 +145,7 @@ class _Tally:
         self.items += 1
         if best is not None and best.status == parts.DONE:
             self.merged += 1
-            output.write(item, bytes(best.result or b"{}"), None)
+            output.write(item, bytes(best.result), None)
         elif best is not None and standing is not None and standing.state == ledger.QUARANTINED and best.error:
             self.quarantined += 1
             self._blame(item, best.error)
@@ -222,3 +222,19 @@ def _tidy(run: Run) -> None:
             with suppress(OSError):
                 if store.is_temporary(path.name) and (path.stat().st_mtime < limit or store.left_by_the_dead(path.name)):
                     path.unlink()
+
+
+def summary(receipt: Receipt) -> str:
+    """The merge in a few lines for people: the proof, the causes of failure, the files."""
+    lines = [f"{receipt.items:,} items = {receipt.merged:,} merged + {receipt.quarantined:,} quarantined + "
+             f"{receipt.missing:,} missing{' (PARTIAL merge)' if receipt.partial else ''}."]
+    lines += [f"  {cause.count:,} × {cause.message.splitlines()[0][:160]} (for example {cause.example})"
+              for cause in receipt.signatures[:LISTED]]
+    if receipt.quarantined:
+        lines.append(f"  Quarantined items are tried again by `./voxarray retry {receipt.run} --quarantined`.")
+    if receipt.outside:
+        lines.append(f"  {receipt.outside:,} results belong to items that are no longer in the manifest; they are kept.")
+    if receipt.differing:
+        lines.append(f"  {receipt.differing:,} items were done twice with results that differ; the first was taken.")
+    lines += [f"  {file.path} ({file.rows:,} rows)" for file in receipt.outputs]
+    return "\n".join(lines)

@@ -44,7 +44,7 @@ class Row(msgspec.Struct, omit_defaults=True, gc=False):
     index: int
     key: str
     status: str
-    result: Optional[msgspec.Raw] = None
+    result: msgspec.Raw = msgspec.Raw(b"")
     error: Optional[Error] = None
 
 
@@ -103,7 +103,7 @@ class PartWriter:
 
     def failed(self, item: Item, error: Error) -> None:
         """Add a strike against an item."""
-        self._add(item, _encode(Row(item.index, item.key, FAILED, None, error)))
+        self._add(item, _encode(Row(item.index, item.key, FAILED, error=error)))
         self._failed += 1
 
     def _add(self, item: Item, row: bytes) -> None:
