@@ -1,0 +1,86 @@
+"""`NAME.txt` -> `NAME.lock`: exact versions with hashes, for every accepted Python and platform, by uv.
+
+Always from the package index as uv reaches it by default: pip's find-links and extra indexes stay out, for a local
+wheel (`torch+cpu`) must never end up in a lock.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterable, List, Sequence, Tuple
+
+from pipelines.core.errors import EnvironmentNotFit
+from slurm.envs import index, places, torch
+from slurm.envs.definition import Definition, locked_pins
+from slurm.envs.uv import executable
+
+_HEADER = "# Made from envs/{base}.txt by `./voxarray env lock {base}`; every Python from {oldest}, every platform.\n"
+
+
+def lock(definition: Definition, upgrade: bool = False) -> List[Path]:
+    """Write the environment's lock (and its torch layer's); pins that still fit stay, unless `upgrade`."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        pins = scratch / "pins.txt"
+        if definition.lock.exists() and not upgrade:
+            pins.write_bytes(definition.lock.read_bytes())
+            if definition.torch:
+                with pins.open("ab") as file:
+                    file.write(definition.cuda_lock.read_bytes() if definition.cuda_lock.exists() else b"")
+        _compile(definition, scratch, pins)
+        whole = pins.read_text(encoding="utf-8")
+        layer = [package for package, _ in locked_pins(pins) if torch.is_layer(package)] if definition.torch else []
+    written = [definition.lock]
+    definition.lock.write_text(_header(definition) + _entries(whole, layer, keep=False), encoding="utf-8")
+    if definition.torch:
+        definition.cuda_lock.write_text(_header(definition) + _entries(whole, layer, keep=True), encoding="utf-8")
+        written.append(definition.cuda_lock)
+    return written
+
+
+def oldest(definition: Definition) -> str:
+    """The oldest Python that the environment accepts."""
+    return min(definition.pythons, key=lambda version: int(version.split(".")[1]))
+
+
+def _compile(definition: Definition, scratch: Path, output: Path) -> None:
+    requirements = scratch / f"{definition.base}.txt"
+    requirements.write_text("\n".join([*definition.requirements, *definition.torch]) + "\n", encoding="utf-8")
+    overrides = scratch / "without.txt"
+    # a marker that is never true: uv resolves as if no package asked for these
+    never = "".join(f"{package}; python_version < '3'\n" for package in definition.without)
+    overrides.write_text(never, encoding="utf-8")
+    command: Sequence[str] = [
+        str(executable()), "pip", "compile", "--quiet", "--no-config", "--universal", "--generate-hashes",
+        "--python-version", oldest(definition), "--override", str(overrides), "--no-header", "--no-annotate",
+        "--output-file", str(output), str(requirements),
+    ]  # fmt: skip
+    environment = index.uv_environment(index.pip_configuration(), places.writable_root())
+    try:
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    except subprocess.CalledProcessError as error:
+        raise EnvironmentNotFit(
+            f"Environment {definition.base} cannot be locked: uv found no versions for envs/{definition.base}.txt on "
+            f"every accepted Python, and says above what is in the way. The lock was left as it was."
+        ) from error
+
+
+def _header(definition: Definition) -> str:
+    return _HEADER.format(base=definition.base, oldest=oldest(definition))
+
+
+def _entries(lock_text: str, layer: Iterable[str], keep: bool) -> str:
+    """The entries (pin and hashes) of the packages in `layer`, or all others."""
+    chosen = set(layer)
+    return "".join(entry for package, entry in _split(lock_text) if (package in chosen) == keep)
+
+
+def _split(lock_text: str) -> List[Tuple[str, str]]:
+    return [
+        (entry.split("==")[0].lower(), entry)
+        for entry in re.split(r"^(?=[A-Za-z0-9])", lock_text, flags=re.MULTILINE)
+        if "==" in entry
+    ]
