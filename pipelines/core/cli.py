@@ -1,7 +1,7 @@
 """`python -m pipelines.NAME SOURCE …`: a pipeline in one process, or one task of a plain sbatch array.
 
-In an array, whichever task comes first makes the launch (and lists the directory, for a pipeline that starts from one);
-all use the same; the last to finish merges.
+In an array, whichever task comes first makes the launch (and lists the directory, for a pipeline that starts from
+one); all use the same; the last to finish merges.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class ArrayTask(NamedTuple):
 
     job: str
     task: int
-    count: int
+    submitted: int
     lowest: int
     highest: int
 
     @property
     def whole(self) -> bool:
         """Whether the array runs 0 … N-1 without gaps: then its size says how many tasks there are."""
-        return self.lowest == 0 and self.count == self.highest + 1
+        return self.lowest == 0 and self.submitted == self.highest + 1
 
     @classmethod
     def from_environment(cls) -> Optional[ArrayTask]:
@@ -46,34 +46,56 @@ class ArrayTask(NamedTuple):
         job, task = get("SLURM_ARRAY_JOB_ID"), get("SLURM_ARRAY_TASK_ID")
         if not job or not task:
             return None
-        return cls(job, int(task), int(get("SLURM_ARRAY_TASK_COUNT", "1")), int(get("SLURM_ARRAY_TASK_MIN", task)),
-                   int(get("SLURM_ARRAY_TASK_MAX", task)))
+        return cls(
+            job,
+            int(task),
+            int(get("SLURM_ARRAY_TASK_COUNT", "1")),
+            int(get("SLURM_ARRAY_TASK_MIN", task)),
+            int(get("SLURM_ARRAY_TASK_MAX", task)),
+        )
 
 
 def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
     """The operands: what is worked on, and (for a directory) the stem of the outputs."""
     if pipeline.source == "directory":
         parser.add_argument("source", metavar="DIR", help="directory of recordings, searched recursively")
-        parser.add_argument("stem", metavar="STEM", nargs="?",
-                            help="outputs are STEM.csv, STEM.json, …  (default: metadata/<directory's name>_<date>)")
+        parser.add_argument(
+            "stem",
+            metavar="STEM",
+            nargs="?",
+            help="outputs are STEM.csv, STEM.json, …  (default: metadata/<directory's name>_<date>)",
+        )
     else:
-        parser.add_argument("source", metavar="MANIFEST", help="JSONL manifest; every line has audio_filepath and duration")
+        parser.add_argument(
+            "source", metavar="MANIFEST", help="JSONL manifest; every line has audio_filepath and duration"
+        )
         parser.set_defaults(stem=None)
 
 
 def build_parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     """The command line of one pipeline run without the launcher."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m pipelines.{pipeline.name}", description=pipeline.summary, allow_abbrev=False,
+        prog=f"python -m pipelines.{pipeline.name}",
+        description=pipeline.summary,
+        allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="Exit status: 0 all done, 1 some items failed or are missing, 2 usage, 3 environment not fit.")
+        epilog="Exit status: 0 all done, 1 some items failed or are missing, 2 usage, 3 environment not fit.",
+    )
     add_source(parser, pipeline)
-    parser.add_argument("number", metavar="NUM_TASKS", nargs="?", type=int, default=None,
-                        help="tasks of the whole array; remembered from the first launch")
+    parser.add_argument(
+        "number",
+        metavar="NUM_TASKS",
+        nargs="?",
+        type=int,
+        default=None,
+        help="tasks of the whole array; remembered from the first launch",
+    )
     pipeline.add_arguments(parser)
     how = parser.add_argument_group("how it is run (results do not depend on these)")
     how.add_argument("--tasks", type=int, default=None, help="the same as NUM_TASKS")
-    how.add_argument("--cpus", type=int, default=None, help="processor cores a task may use (default: what Slurm gave, or 1)")
+    how.add_argument(
+        "--cpus", type=int, default=None, help="processor cores a task may use (default: what Slurm gave, or 1)"
+    )
     how.add_argument("--shard", choices=shard.METHODS, default=shard.ROUND_ROBIN, help="how items are dealt to tasks")
     how.add_argument("--limit", type=int, default=None, help="do at most so many of the missing items")
     how.add_argument("--fresh", action="store_true", help="start anew; the earlier run's folder is moved aside")
@@ -89,8 +111,10 @@ def locate(pipeline: Pipeline, options: argparse.Namespace) -> Run:
     stem = Path(options.stem).expanduser().absolute() if options.stem else None
     if not source.exists():
         kind = "directory" if pipeline.source == "directory" else "manifest"
-        raise UsageError(f"The {kind} {source} does not exist (on {provenance.host()}). Check the path, and that this node "
-                         "sees the same file system.")
+        raise UsageError(
+            f"The {kind} {source} does not exist (on {provenance.host()}). Check the path, and that this node "
+            "sees the same file system."
+        )
     parameters = pipeline.parameters(options)
     return Run.create(pipeline, source, stem, parameters, options.fresh)
 
@@ -151,8 +175,10 @@ def _one_task(run: Run, record: LaunchRecord, task: int, options: argparse.Names
 def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
     record = _join(run, options, array)
     if array.task >= record.tasks:
-        raise UsageError(f"Task {array.task} does not exist: {run.id} has {record.tasks} tasks, 0 to {record.tasks - 1}. To "
-                         f"deal over more, give their number as the last argument, or use --tasks.")
+        raise UsageError(
+            f"Task {array.task} does not exist: {run.id} has {record.tasks} tasks, 0 to {record.tasks - 1}. To "
+            f"deal over more, give their number as the last argument, or use --tasks."
+        )
     status = supervise.run_task(run.id, record.number, array.task, resources(options))
     if status == DONE and not options.no_merge:
         _merge_if_last(run, record)
@@ -168,13 +194,25 @@ def _join(run: Run, options: argparse.Namespace, array: ArrayTask) -> LaunchReco
         known = _launch_of(run, array.job)
         if known is None:
             tasks = _number_of_tasks(run, options, array)
-            run.new_launch(Wish(tasks, _sharding(run, options, array), launches.POSITION, "sbatch", array.job, array.count,
-                                limit=options.limit, relist=array.whole))
+            run.new_launch(
+                Wish(
+                    tasks,
+                    _sharding(run, options, array),
+                    launches.POSITION,
+                    "sbatch",
+                    array.job,
+                    array.submitted,
+                    limit=options.limit,
+                    relist=array.whole,
+                )
+            )
             # Where locks do not hold, two tasks may have made one each; both deal alike, and the first counts for all.
             known = _launch_of(run, array.job)
     if known is None:
-        raise VoxarrayError(f"The launch of array {array.job} could not be found after it was made in {run.folder}. The file "
-                            "system shows files late; give the same command again.")
+        raise VoxarrayError(
+            f"The launch of array {array.job} could not be found after it was made in {run.folder}. The file "
+            "system shows files late; give the same command again."
+        )
     return known
 
 
@@ -201,21 +239,29 @@ def _number_of_tasks(run: Run, options: argparse.Namespace, array: ArrayTask) ->
         return given
     plain = _plain_launches(run)
     if plain:
-        if array.count != plain[-1].tasks and array.whole and array.count > 1:
-            log.warning("%s has %d tasks since its first array; this array of %d does its tasks %d to %d. To deal over %d "
-                        "tasks instead, give that number as the last argument.", run.id, plain[-1].tasks, array.count,
-                        array.lowest, array.highest, array.count)
+        if array.submitted != plain[-1].tasks and array.whole and array.submitted > 1:
+            log.warning(
+                "%s has %d tasks since its first array; this array of %d does its tasks %d to %d. To deal over %d "
+                "tasks instead, give that number as the last argument.",
+                run.id,
+                plain[-1].tasks,
+                array.submitted,
+                array.lowest,
+                array.highest,
+                array.submitted,
+            )
         return plain[-1].tasks
     if array.whole:
-        return array.count
+        return array.submitted
     raise UsageError(
-        f"The first array of {run.id} has the tasks {array.lowest} to {array.highest} with gaps or not from 0, which does not "
-        "say how many tasks there are in all. Give their number as the last argument (as in `… DIR STEM 16`), or start "
-        "with a whole array (`--array=0-15`).")
+        f"The first array of {run.id} has the tasks {array.lowest} to {array.highest} with gaps or not from 0, which "
+        "does not say how many there are in all. Give their number as the last argument (as in `… DIR STEM 16`), or "
+        "start with a whole array (`--array=0-15`)."
+    )
 
 
 def _merge_if_last(run: Run, record: LaunchRecord) -> None:
-    """The last task of the array to finish merges; earlier ones leave it, and so do arrays that leave items missing."""
+    """The last task of the array to finish merges, unless the array left items missing."""
     state = run.state_folder(record.number)
     ended = sum(heartbeat.end_path(state, task).exists() for task in range(record.tasks))
     if ended < (record.submitted_tasks or record.tasks):

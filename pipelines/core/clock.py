@@ -24,7 +24,7 @@ def today() -> str:
 
 def spoken(seconds: float) -> str:
     """A duration as people say it: `12.3 s`, `4 min 05 s`, `3 h 07 min`, `2 d 4 h`."""
-    if seconds < 60:  # noqa: PLR2004
+    if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:

@@ -59,7 +59,7 @@ class ClusterNotFit(VoxarrayError):  # noqa: N818
 
 
 class ItemError(Exception):
-    """One item cannot be processed. The message goes into the ledger; leave the item's path out, so that causes group."""
+    """One item cannot be processed. The message goes into the ledger; without the item's path, causes group."""
 
 
 def listed(entries: Iterable[str], total: int) -> str:
@@ -79,7 +79,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def signature(kind: str, message: str) -> str:
-    """The cause of an error without its particulars: paths, addresses and numbers are replaced, 200 characters at most."""
+    """The cause of an error without its particulars (paths, addresses, numbers), 200 characters at most."""
     first = message.strip().splitlines()[0] if message.strip() else ""
     first = _PATH.sub("<path>", first)
     first = _HEX.sub("<hex>", first)

@@ -1,4 +1,4 @@
-"""Heartbeats and end receipts: what each task says of itself while it works, and once it has settled all it was dealt."""
+"""Heartbeats and end receipts: what each task says of itself while it works and when it is through."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The breadcrumb: which items a worker process has in flight, so that its death can be laid at the right door.
 
-One small file an attempt, one fixed slot a thread, overwritten in place with one system call when a batch starts and when
-it ends. The bytes are in the page cache the moment they are written, and so outlive the process, whatever kills it.
+One small file an attempt, one fixed slot a thread, overwritten in place with one system call when a batch starts and
+when it ends. The bytes are in the page cache the moment they are written, and so outlive the process, whatever kills
+it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Breadcrumb:
 
 
 def left_behind(state: Path, task: int) -> Iterator[Crumbs]:
-    """The breadcrumbs of dead attempts at a task. Call it with the task's lock held; unlink each once it is dealt with."""
+    """The breadcrumbs of dead attempts at a task. Hold the task's lock; unlink each once it is dealt with."""
     for path in sorted(state.glob(f"{paths.task_name(task)}.*.inflight")):
         yield _read(path)
 

@@ -1,8 +1,8 @@
 """Launches: one submission of a run's missing items, and the deal that says which task got which.
 
-The deal is one file: the rows of every task in blocks, then a line of JSON that says where each task's blocks are, then 20
-digits: where that line starts. A launch therefore holds its own copy of what it works on; a manifest that changes meanwhile
-cannot shift items between tasks.
+The deal is one file: the rows of every task in blocks, then a line of JSON that says where each task's blocks are,
+then 20 digits: where that line starts. A launch therefore holds its own copy of what it works on; a manifest that
+changes meanwhile cannot shift items between tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.core.spool import Spool
 MISSING = "missing"
 """Only what was missing is dealt, over all tasks: the launcher's way."""
 POSITION = "position"
-"""Item i belongs to task i mod N (or its balanced task) whatever is done already: `--array=5` means the same for ever."""
+"""Item i belongs to task i mod N (or its balanced task) whatever is done: `--array=5` means the same for ever."""
 
 _NAME = re.compile(r"launch-(\d{3,})\.json")
 _TAIL = 20
@@ -62,7 +62,7 @@ class _Table(msgspec.Struct):
 
 
 def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) -> list[Share]:
-    """Write (task, item) pairs to `path` (private until a number is claimed). Memory does not grow with their number."""
+    """Write (task, item) pairs to `path`, private until a number is claimed. Memory does not grow with them."""
     counts, seconds = [0] * tasks, [0.0] * tasks
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb+", buffering=1 << 20) as file:
@@ -72,7 +72,9 @@ def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) 
             seconds[task] += item.duration or 0.0
             spool.add(task, b"%d\t%s\n" % (item.index, item.row))
         end = spool.finish()
-        shares = [Share(count, round(total, 6), extents) for count, total, extents in zip(counts, seconds, spool.extents)]
+        shares = [
+            Share(count, round(total, 6), extents) for count, total, extents in zip(counts, seconds, spool.extents)
+        ]
         file.write(msgspec.json.encode(_Table(shares)) + b"\n" + b"%020d" % end)
         file.flush()
         os.fsync(file.fileno())
@@ -99,8 +101,10 @@ class Deal:
         try:
             self.shares = msgspec.json.decode(table, type=_Table).shares
         except msgspec.MsgspecError as error:
-            raise StorageError(f"The deal {path} is damaged ({error}). Give the command again: a new launch deals anew; "
-                               "published results stay.") from None
+            raise StorageError(
+                f"The deal {path} is damaged ({error}). Give the command again: a new launch deals anew; "
+                "published results stay."
+            ) from None
 
     def items(self, task: int) -> Iterator[Item]:
         """The items of a task, in manifest order."""
@@ -141,8 +145,10 @@ def read_record(folder: Path, number: int) -> LaunchRecord:
     try:
         return msgspec.json.decode(path.read_bytes(), type=LaunchRecord)
     except msgspec.MsgspecError as error:
-        raise StorageError(f"The launch record {path} cannot be read ({error}); it was changed by hand or damaged. Move "
-                           "it away and give the command again; published results stay.") from None
+        raise StorageError(
+            f"The launch record {path} cannot be read ({error}); it was changed by hand or damaged. Move "
+            "it away and give the command again; published results stay."
+        ) from None
 
 
 def claim_number(folder: Path, private_deal: Path) -> int:

@@ -1,9 +1,10 @@
 """The ledger: what became of every item, read from the parts.
 
-Nothing else is kept: an item is done when some part has its result, and its strikes are the failed rows that parts hold.
-Two strikes quarantine an item. A strike is an error the pipeline raised for the item, or the death of the worker process
-with only this item in flight. That a whole task vanished with only this item in flight is weaker evidence (nodes fail and
-jobs are killed too): three of those weigh as much. A launch that pardons makes all earlier strikes void.
+Nothing else is kept: an item is done when some part has its result, and its strikes are the failed rows that parts
+hold. Two strikes quarantine an item. A strike is an error the pipeline raised for the item, or the death of the
+worker process with only this item in flight. That a whole task vanished with only this item in flight is weaker
+evidence (nodes fail and jobs are killed too): three of those weigh as much. A launch that pardons makes all earlier
+strikes void.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Account(NamedTuple):
 
 
 def outcomes(rows: Iterable[tuple[int, Row]], pardoned_before: int) -> Iterator[tuple[str, int]]:
-    """(key, outcome) of rows given with their launch's number; strikes from before the pardoning launch are left out."""
+    """(key, outcome) of rows given with their launch's number, without strikes from before the pardon."""
     for launch, row in rows:
         outcome = _outcome(row)
         if outcome == _DONE or launch >= pardoned_before:
@@ -100,8 +101,8 @@ def settle(manifest: KeyBuckets, items: int, found: Iterable[tuple[str, int]]) -
     states = bytearray(items)
     outside = 0
     with KeyBuckets() as rows:
-        for key, outcome in found:
-            rows.add(key, outcome)
+        for name, outcome in found:
+            rows.add(name, outcome)
         for number, (keys, indexes) in enumerate(manifest.buckets()):
             standings: dict[int, Standing] = {}
             for key, outcome in zip(*rows.bucket(number)):
@@ -115,12 +116,13 @@ def settle(manifest: KeyBuckets, items: int, found: Iterable[tuple[str, int]]) -
                     standing = standings[key] = Standing()
                 standing._add(outcome)  # noqa: SLF001
             for key, index in zip(keys, indexes):
-                standing = standings.pop(key, None)
-                if standing is not None:
-                    states[index] = standing.state
+                known = standings.pop(key, None)
+                if known is not None:
+                    states[index] = known.state
             outside += sum(standing.state == DONE for standing in standings.values())
-    return Account(states, states.count(DONE), states.count(QUARANTINED), states.count(STRUCK), states.count(MISSING),
-                   outside)
+    return Account(
+        states, states.count(DONE), states.count(QUARANTINED), states.count(STRUCK), states.count(MISSING), outside
+    )
 
 
 _DONE_AT_ONCE = Standing()

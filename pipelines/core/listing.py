@@ -16,12 +16,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path) -> None:
-    """List `source` and publish the rows at `path`, replacing an earlier listing. Memory does not grow with its length."""
+    """List `source` and publish the rows at `path`, replacing an earlier listing. Memory stays flat."""
     if pipeline.list_items is None:
         raise ManifestError(f"The pipeline {pipeline.name} cannot list a directory; give it a manifest.")
     if not source.is_dir():
         what = "is a file, not a directory" if source.exists() else "does not exist"
-        raise ManifestError(f"{source} {what}. Give the directory that holds the recordings; it is searched recursively.")
+        raise ManifestError(
+            f"{source} {what}. Give the directory that holds the recordings; it is searched recursively."
+        )
     count = 0
     with store.writing(path) as file:
         for line in sorted_lines(_lines(pipeline.list_items(source, parameters))):
@@ -29,9 +31,10 @@ def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path
             count += 1
         if not count:
             raise ManifestError(
-                f"No recordings were found in {source} or below it: no file there has the suffix of an audio format that "
-                "can be read (wav, flac, mp3, ogg, opus, m4a, …). Check the path, and that this node sees the same "
-                "file system.")
+                f"No recordings were found in {source} or below it: no file there has the suffix of an audio format "
+                "that is read (wav, flac, mp3, ogg, opus, m4a, …). Check the path, and that this node sees the same "
+                "file system."
+            )
 
 
 def _lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """File locks that spare double work. Nothing's correctness rests on them.
 
-Locks do not hold on every cluster file system (NFS with `nolock`, Lustre with `localflock`), and mixed releases of filelock
-on one path have been seen to overlap. So parts are published by name, first wins, and merges are idempotent; a lock only
-keeps two attempts from doing the same work side by side.
+Locks do not hold on every cluster file system (NFS with `nolock`, Lustre with `localflock`), and mixed releases of
+filelock on one path have been seen to overlap. So parts are published by name, first wins, and merges are idempotent;
+a lock only keeps two attempts from doing the same work side by side.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def held(path: Path, wait_s: float, what: str) -> Iterator[None]:
     except (NotImplementedError, OSError) as error:
         if not _no_locks_here(error):
             raise
-        log.warning("This file system has no locks (%s); going on without: results stay right, work may be done twice.",
-                    error)
+        log.warning(
+            "This file system has no locks (%s); going on without: results stay right, work may be done twice.", error
+        )
         locked = False
     if locked:
         _note_owner(path)
@@ -58,14 +59,16 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, what: str) -> None:
             lock.acquire(timeout=wait_s, poll_interval=min(1.0, max(0.05, wait_s / 50)))
         except Timeout:
             raise LockedError(
-                f"{what} is held by {owner(path)}, and was not given up within {clock.spoken(wait_s)}. That attempt is "
-                "still at work (or its node lost contact): let it finish, or cancel it. Nothing is lost; what it leaves "
-                "undone is redone by the next launch.") from None
+                f"{what} is held by {owner(path)}, and was not given up within {clock.spoken(wait_s)}. That attempt "
+                "is still at work (or its node lost contact): let it finish, or cancel it. Nothing is lost; what it "
+                "leaves undone is redone by the next launch."
+            ) from None
 
 
 def _no_locks_here(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or (
-        isinstance(error, OSError) and error.errno in (37, 38, 95))  # ENOLCK, ENOSYS, EOPNOTSUPP
+        isinstance(error, OSError) and error.errno in (37, 38, 95)
+    )  # ENOLCK, ENOSYS, EOPNOTSUPP
 
 
 def _owner_file(path: Path) -> Path:

@@ -50,7 +50,7 @@ _decode = msgspec.json.Decoder(_Row).decode
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What a manifest was at one moment. `order` digests the items' keys in their order, and so ignores other fields."""
+    """What a manifest was at one moment. `order` digests the items' keys in order; other fields do not matter."""
 
     path: str
     size: int
@@ -77,7 +77,7 @@ class Scan:
 
 
 def key_of(audio_filepath: str, offset: float) -> str:
-    """The identity of an item: 16 hex digits of BLAKE2b over path and offset (64 bits; a clash is found by the scan)."""
+    """The identity of an item: 16 hex digits of BLAKE2b over path and offset; a clash is found by the scan."""
     text = f"{audio_filepath}\0{offset:.6f}" if offset else audio_filepath
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
@@ -108,16 +108,20 @@ def lines(path: Path) -> Iterator[bytes]:
             for line in file:
                 if first:
                     first = False
-                    line = line[len(BOM):] if line.startswith(BOM) else line  # noqa: PLW2901
+                    line = line.removeprefix(BOM)  # noqa: PLW2901
                 stripped = line.rstrip(b"\r\n")
                 if stripped and not stripped.isspace():
                     yield stripped
     except FileNotFoundError:
-        raise ManifestError(f"There is no manifest at {path}. Check the path; `./voxarray vad DIRECTORY` makes one from "
-                            "a directory of recordings.") from None
+        raise ManifestError(
+            f"There is no manifest at {path}. Check the path; `./voxarray vad DIRECTORY` makes one from "
+            "a directory of recordings."
+        ) from None
     except IsADirectoryError:
-        raise ManifestError(f"{path} is a directory, and a manifest (a JSONL file) is needed. `./voxarray vad {path}` "
-                            "makes a manifest from a directory of recordings.") from None
+        raise ManifestError(
+            f"{path} is a directory, and a manifest (a JSONL file) is needed. `./voxarray vad {path}` "
+            "makes a manifest from a directory of recordings."
+        ) from None
     except OSError as error:
         raise ManifestError(f"The manifest {path} cannot be read: {error.strerror}. Check its permissions.") from None
 
@@ -128,8 +132,10 @@ def items(path: Path) -> Iterator[Item]:
         try:
             yield parse(index, row)
         except ValueError as error:
-            raise ManifestError(f"Item {index + 1} of {path} can no longer be read ({error}): the file changed since it "
-                                "was validated. Give the command again once it is whole.") from None
+            raise ManifestError(
+                f"Item {index + 1} of {path} can no longer be read ({error}): the file changed since it "
+                "was validated. Give the command again once it is whole."
+            ) from None
 
 
 class _Problems:
@@ -147,7 +153,7 @@ class _Problems:
 
 def check(item: Item, requires: tuple[str, ...]) -> Optional[str]:
     """What is wrong with one item, or None."""
-    if not os.path.isabs(item.audio_filepath):
+    if not item.audio_filepath.startswith("/"):
         return f"audio_filepath is not absolute ({item.audio_filepath!r}); compute nodes have another current folder"
     if item.duration is None:
         if "duration" in requires:
@@ -178,8 +184,10 @@ def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
         _refuse_duplicates(path, keys)
         after = _stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise ManifestError(f"The manifest {path} changed while it was being read. Something is still writing it: wait "
-                                "until it is whole, and give the same command again.")
+            raise ManifestError(
+                f"The manifest {path} changed while it was being read. Something is still writing it: wait "
+                "until it is whole, and give the same command again."
+            )
     except BaseException:
         keys.close()
         raise
@@ -207,8 +215,10 @@ class _Reading:
         if self._problems.count:
             raise _invalid(self._path, self._problems)
         if not self._count:
-            raise ManifestError(f"The manifest {self._path} has no items. If it was made from a directory, check that the "
-                                "directory holds recordings.")
+            raise ManifestError(
+                f"The manifest {self._path} has no items. If it was made from a directory, check that the "
+                "directory holds recordings."
+            )
 
     def _take(self, number: int, row: bytes) -> None:
         try:
@@ -229,8 +239,15 @@ class _Reading:
 
     def identity(self, stat: os.stat_result) -> Identity:
         """What the manifest is."""
-        return Identity(str(self._path), stat.st_size, stat.st_mtime_ns, self._whole.hexdigest(), self._count,
-                        self._order.hexdigest(), round(self._seconds, 6) if self._known else None)
+        return Identity(
+            str(self._path),
+            stat.st_size,
+            stat.st_mtime_ns,
+            self._whole.hexdigest(),
+            self._count,
+            self._order.hexdigest(),
+            round(self._seconds, 6) if self._known else None,
+        )
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -249,7 +266,7 @@ class _Notes:
 
     def clean(self, number: int, line: bytes) -> Optional[bytes]:
         if number == 1 and line.startswith(BOM):
-            self.bom, line = True, line[len(BOM):]
+            self.bom, line = True, line[len(BOM) :]
         self.unterminated = not line.endswith(b"\n")
         self.crlf += line.endswith(b"\r\n")
         row = line.rstrip(b"\r\n")
@@ -267,8 +284,10 @@ class _Notes:
         if self.blank:
             told.append(f"{path} has {self.blank:,} blank lines; they hold no item.")
         if self.unterminated:
-            told.append(f"{path} does not end with a newline; its last line was read whole. If a copy was cut short, "
-                        "compare the number of items with its source.")
+            told.append(
+                f"{path} does not end with a newline; its last line was read whole. If a copy was cut short, "
+                "compare the number of items with its source."
+            )
         return told
 
 
@@ -277,7 +296,8 @@ def _invalid(path: Path, problems: _Problems) -> ManifestError:
         f"The manifest {path} cannot be used: {problems.count:,} of its lines are at fault. "
         f"{listed(problems.examples, problems.count)}. Every line must be one JSON object with an absolute "
         "`audio_filepath` and a `duration` in seconds. Mend or remove these lines and give the same command again; "
-        "nothing was started and nothing is lost.")
+        "nothing was started and nothing is lost."
+    )
 
 
 def _refuse_duplicates(path: Path, keys: KeyBuckets) -> None:
@@ -289,5 +309,6 @@ def _refuse_duplicates(path: Path, keys: KeyBuckets) -> None:
     told = [f"items {a + 1} and {b + 1}: {found[b].audio_filepath}" for a, b in pairs]
     raise ManifestError(
         f"The manifest {path} names the same recording more than once (same audio_filepath and offset): "
-        f"{listed(told, keys.duplicate_count)}. A path and offset identify an item, so one result would be lost. Remove "
-        "the duplicates (for example `awk '!seen[$0]++'` for lines that are the same) and give the command again.")
+        f"{listed(told, keys.duplicate_count)}. A path and offset identify an item, so one result would be lost. "
+        "Remove the duplicates (`awk '!seen[$0]++'` does for lines that are the same) and give the command again."
+    )

@@ -1,7 +1,7 @@
 """The merge: parts → outputs, in manifest order, with the proof that every item is accounted for.
 
-Each part is sorted, so a merge is one pass over the manifest beside the merged stream of all parts; memory grows with the
-number of parts that overlap, not with rows.
+Each part is sorted, so a merge is one pass over the manifest beside the merged stream of all parts; memory grows with
+the number of parts that overlap, not with rows.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 
 from pipelines.core import clock, ledger, lock, manifest, parts, paths, store, stream
 from pipelines.core.errors import LISTED, IncompleteRunError, VoxarrayError, listed
+from pipelines.core.launches import LaunchRecord
 from pipelines.core.manifest import Identity, Item
 from pipelines.core.output import ManifestOutput, published_by
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import ErrorInfo, Output, OutputFile
-from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Cause(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """`merged.json`: the proof. items = merged + quarantined + missing; rows_read = merged + spare rows, none unexplained."""
+    """`merged.json`: the proof. items = merged + quarantined + missing, and every row read is explained."""
 
     run: str
     time: str
@@ -109,8 +109,9 @@ class _Tally:
         self.missing_examples: list[str] = []
         self.causes: dict[str, Cause] = {}
 
-    def consume(self, items: Iterable[Item], rows: Iterator[stream.Entry], output: Output,
-                pardoned_before: int) -> None:
+    def consume(
+        self, items: Iterable[Item], rows: Iterator[stream.Entry], output: Output, pardoned_before: int
+    ) -> None:
         """One pass over manifest and rows together. `rows` are (index, launch, row), ascending."""
         head = next(rows, None)
         for item in items:
@@ -167,33 +168,49 @@ class _Tally:
     def receipt(self, run: Run, identity: Identity, files: list[OutputFile], partial: bool) -> Receipt:
         """The proof, as published."""
         causes = sorted(self.causes.values(), key=lambda cause: -cause.count)
-        return Receipt(run.id, clock.iso(), identity, self.items, self.merged, self.quarantined, self.missing,
-                       partial and self.missing > 0, self.rows_read, self.spare, self.differing, self.outside, files,
-                       causes[:100])
+        return Receipt(
+            run.id,
+            clock.iso(),
+            identity,
+            self.items,
+            self.merged,
+            self.quarantined,
+            self.missing,
+            partial and self.missing > 0,
+            self.rows_read,
+            self.spare,
+            self.differing,
+            self.outside,
+            files,
+            causes[:100],
+        )
 
 
 def _shifted(item: Item) -> VoxarrayError:
     return VoxarrayError(
-        f"The manifest changed while it was being merged: item {item.index + 1} is now {item.audio_filepath}. Nothing was "
-        "published; give `./voxarray merge` again once the manifest is no longer being written.")
+        f"The manifest changed while it was being merged: item {item.index + 1} is now {item.audio_filepath}. "
+        "Nothing was published; give `./voxarray merge` again once the manifest is no longer being written."
+    )
 
 
 def _prove(run: Run, identity: Identity, tally: _Tally) -> None:
-    """Check the sums that must hold; a violation is a defect of voxarray or of the file system, and stops the merge."""
+    """Check the sums that must hold; a violation is a defect (ours or the file system's) and stops the merge."""
     accounted = tally.merged + tally.quarantined + tally.missing
     explained = tally.merged + tally.quarantined + tally.spare + tally.outside
     if accounted != identity.items or tally.items != identity.items or explained != tally.rows_read:
         raise VoxarrayError(
             f"The merge of {run.id} does not add up: {identity.items:,} items, {tally.merged:,} merged, "
-            f"{tally.quarantined:,} quarantined, {tally.missing:,} missing; {tally.rows_read:,} rows read, {explained:,} "
-            "explained. Nothing was published and the parts are untouched. Please report this with the run's folder.")
+            f"{tally.quarantined:,} quarantined, {tally.missing:,} missing; {tally.rows_read:,} rows read, "
+            f"{explained:,} explained. Nothing was published and the parts are untouched. Please report this with the run's folder."
+        )
 
 
 def _incomplete(run: Run, tally: _Tally) -> IncompleteRunError:
     return IncompleteRunError(
         f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
-        f"{listed(tally.missing_examples, tally.missing)}. {how_to_redo(run)} A merge of what there is: `./voxarray merge "
-        f"{run.id} --partial`.")
+        f"{listed(tally.missing_examples, tally.missing)}. {how_to_redo(run)} A merge of what there is: `./voxarray "
+        f"merge {run.id} --partial`."
+    )
 
 
 def how_to_redo(run: Run) -> str:
@@ -203,9 +220,11 @@ def how_to_redo(run: Run) -> str:
     if records and plain and records[-1].cluster == "sbatch":
         unfinished = [task for task in range(plain[-1].tasks) if not _ended(run, plain, task)]
         if unfinished:
-            array = ",".join(map(str, unfinished[:50])) + ("…" if len(unfinished) > 50 else "")  # noqa: PLR2004
-            return (f"Redo the tasks that did not end with `sbatch --array={array} slurm/{run.plan.pipeline}.slurm …` (the "
-                    f"rest of the line as before), or everything missing with `./voxarray retry {run.id}`.")
+            array = ",".join(map(str, unfinished[:50])) + ("…" if len(unfinished) > 50 else "")
+            return (
+                f"Redo the tasks that did not end with `sbatch --array={array} slurm/{run.plan.pipeline}.slurm …` "
+                f"(the rest of the line as before), or everything missing with `./voxarray retry {run.id}`."
+            )
     return f"Redo what is missing with `./voxarray retry {run.id}`."
 
 
@@ -217,23 +236,31 @@ def _ended(run: Run, records: list[LaunchRecord], task: int) -> bool:
 def _tidy(run: Run) -> None:
     """Remove private files that dead attempts of this run left; a live attempt's are younger than a day."""
     limit = clock.now() - 86400
-    for folder in chain([run.folder], (run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*")):
+    for folder in chain(
+        [run.folder], (run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*")
+    ):
         for path in folder.glob(".*.tmp"):
             with suppress(OSError):
-                if store.is_temporary(path.name) and (path.stat().st_mtime < limit or store.left_by_the_dead(path.name)):
+                if store.is_temporary(path.name) and (
+                    path.stat().st_mtime < limit or store.left_by_the_dead(path.name)
+                ):
                     path.unlink()
 
 
 def summary(receipt: Receipt) -> str:
     """The merge in a few lines for people: the proof, the causes of failure, the files."""
-    lines = [f"{receipt.items:,} items = {receipt.merged:,} merged + {receipt.quarantined:,} quarantined + "
-             f"{receipt.missing:,} missing{' (PARTIAL merge)' if receipt.partial else ''}."]
-    lines += [f"  {cause.count:,} × {cause.message.splitlines()[0][:160]} (for example {cause.example})"
-              for cause in receipt.signatures[:LISTED]]
+    proof = f"{receipt.merged:,} merged + {receipt.quarantined:,} quarantined + {receipt.missing:,} missing"
+    lines = [f"{receipt.items:,} items = {proof}{' (PARTIAL merge)' if receipt.partial else ''}."]
+    lines += [
+        f"  {cause.count:,} × {cause.message.splitlines()[0][:160]} (for example {cause.example})"
+        for cause in receipt.signatures[:LISTED]
+    ]
     if receipt.quarantined:
         lines.append(f"  Quarantined items are tried again by `./voxarray retry {receipt.run} --quarantined`.")
     if receipt.outside:
-        lines.append(f"  {receipt.outside:,} results belong to items that are no longer in the manifest; they are kept.")
+        lines.append(
+            f"  {receipt.outside:,} results belong to items that are no longer in the manifest; they are kept."
+        )
     if receipt.differing:
         lines.append(f"  {receipt.differing:,} items were done twice with results that differ; the first was taken.")
     lines += [f"  {file.path} ({file.rows:,} rows)" for file in receipt.outputs]

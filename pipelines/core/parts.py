@@ -1,8 +1,8 @@
 """Parts: immutable, atomically published files of results.
 
-A part is JSONL. Its first line is the header; every other line is a row: what became of one item. Rows are in the order
-of the manifest. A part exists under its final name or not at all, so a torn one is never read; the header's count and
-CRC-32 find damage that came later.
+A part is JSONL. Its first line is the header; every other line is a row: what became of one item. Rows are in the
+order of the manifest. A part exists under its final name or not at all, so a torn one is never read; the header's
+count and CRC-32 find damage that came later.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class PartWriter:
         return len(self._rows)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Their size in bytes."""
         return self._bytes
 
@@ -143,9 +143,22 @@ class PartWriter:
         return path
 
     def _header(self, sequence: int, body: bytes) -> Header:
-        return Header(self._run, self._launch, self._task, sequence, store.ATTEMPT, provenance.host(), len(self._rows),
-                      self._failed, self._rows[0][0], self._rows[-1][0], round(self._seconds, 6), zlib.crc32(body),
-                      round(self._started, 3), round(clock.now(), 3))
+        return Header(
+            self._run,
+            self._launch,
+            self._task,
+            sequence,
+            store.ATTEMPT,
+            provenance.host(),
+            len(self._rows),
+            self._failed,
+            self._rows[0][0],
+            self._rows[-1][0],
+            round(self._seconds, 6),
+            zlib.crc32(body),
+            round(self._started, 3),
+            round(clock.now(), 3),
+        )
 
 
 def next_sequence(folder: Path, task: int) -> int:
@@ -178,9 +191,10 @@ def read_header(path: Path) -> Optional[Header]:
 def damaged(path: Path, what: str) -> StorageError:
     """The paragraph for a part that is no longer what was published."""
     return StorageError(
-        f"The part {path} is damaged: {what}. It was whole when it was published, so the file system lost or changed it "
+        f"The part {path} is damaged: {what}. It was published whole, so the file system lost or changed it "
         f"since. Move it away (`mv {path} {path}.damaged`): its items then count as missing, and "
-        "`./voxarray retry RUN` redoes them.")
+        "`./voxarray retry RUN` redoes them."
+    )
 
 
 def rows(path: Path, block: int = 1 << 16) -> Iterator[Row]:

@@ -70,7 +70,7 @@ class Output(Protocol):
         ...
 
     def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:
-        """Take one item: its result (JSON object, as bytes), or its error, or neither (missing, partial merge only)."""
+        """Take one item: its result (a JSON object), or its error, or neither (missing; partial merges only)."""
         ...
 
     def publish(self) -> list[OutputFile]:

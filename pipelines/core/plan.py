@@ -47,7 +47,7 @@ def stem_of(source: Path) -> str:
 
 def run_id(pipeline: str, source: Path, stem: Optional[Path], parameters: Parameters) -> str:
     """The identity of a run: the same command again gives the same id, a changed parameter another."""
-    readable = stem_of(stem if stem else source)
+    readable = stem_of(stem or source)
     return f"{readable}-{digest(pipeline, source, stem, parameters)}"
 
 
@@ -60,6 +60,17 @@ def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Pa
     else:
         manifest, outputs = source, stem or source
     version, _ = provenance.code()
-    return Plan(FORMAT, name, pipeline.name, str(source), str(manifest), str(outputs), dict(parameters),
-                provenance.environment(pipeline.environment_name), version, provenance.host(), clock.iso(),
-                provenance.command())
+    return Plan(
+        FORMAT,
+        name,
+        pipeline.name,
+        str(source),
+        str(manifest),
+        str(outputs),
+        dict(parameters),
+        provenance.environment(pipeline.environment_name),
+        version,
+        provenance.host(),
+        clock.iso(),
+        provenance.command(),
+    )

@@ -123,8 +123,10 @@ class Snapshot(NamedTuple):
 def snapshot(run: Run, launch: int) -> Snapshot:
     """The state of a launch now: two small files are read for each task."""
     state = run.state_folder(launch)
-    views = [TaskView(task, share.items, share.audio_seconds, heartbeat.read(state, task), heartbeat.read_end(state, task))
-             for task, share in enumerate(run.deal(launch).shares)]
+    views = [
+        TaskView(task, share.items, share.audio_seconds, heartbeat.read(state, task), heartbeat.read_end(state, task))
+        for task, share in enumerate(run.deal(launch).shares)
+    ]
     return Snapshot(run.record(launch), views, clock.now())
 
 

@@ -48,8 +48,9 @@ def lock_digest(name: str) -> Optional[str]:
 
 def _git(*arguments: str) -> Optional[bytes]:
     try:
-        done = subprocess.run(["git", "-C", str(paths.repository()), *arguments], capture_output=True, timeout=20,
-                              check=False)
+        done = subprocess.run(
+            ["git", "-C", str(paths.repository()), *arguments], capture_output=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -35,8 +35,10 @@ def find(name: str) -> Pipeline:
     """The pipeline of that name; imports its description, not its model's packages."""
     folder = folders().get(name)
     if folder is None:
-        raise UsageError(f"There is no pipeline named {name!r}. There are: {', '.join(sorted(folders())) or 'none'}. One of "
-                         f"your own is found where ${EXTRA_VARIABLE} names the folder it lies in.")
+        raise UsageError(
+            f"There is no pipeline named {name!r}. There are: {', '.join(sorted(folders())) or 'none'}. One of "
+            f"your own is found where ${EXTRA_VARIABLE} names the folder it lies in."
+        )
     pipeline: Pipeline = _module(name, folder).PIPELINE
     return pipeline
 
@@ -46,7 +48,9 @@ def _module(name: str, folder: Path) -> ModuleType:
         return importlib.import_module(f"pipelines.{name}")
     full = f"voxarray_pipeline_{name}"
     if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        spec = importlib.util.spec_from_file_location(
+            full, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
         if spec is None or spec.loader is None:
             raise UsageError(f"The pipeline {name!r} in {folder} has no __init__.py that can be read.")
         module = importlib.util.module_from_spec(spec)

@@ -10,10 +10,11 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional
 
 import msgspec
 
-from pipelines.core import clock, launches, ledger, listing, manifest, parts, paths, plan, provenance, registry, store
+from pipelines.core import clock, launches, ledger, listing, parts, paths, plan, provenance, registry, store
 from pipelines.core.errors import StorageError, UsageError
 from pipelines.core.launches import LaunchRecord
-from pipelines.core.manifest import Item
+from pipelines.core.manifest import Identity, Item, Scan, scan
+from pipelines.core.manifest import items as items_of
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.plan import Plan
@@ -46,8 +47,9 @@ class Run:
         self.folder = paths.run_folder(run_plan.run_id)
 
     @classmethod
-    def create(cls, pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters,
-               fresh: bool = False) -> Run:
+    def create(
+        cls, pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters, fresh: bool = False
+    ) -> Run:
         """The run of this command: the one that exists, or a new one. `fresh` moves an existing one aside."""
         draft = plan.draft(pipeline, source, stem, parameters)
         run = cls(draft)
@@ -70,8 +72,10 @@ class Run:
         except FileNotFoundError:
             raise UsageError(f"There is no run {run_id!r} under {paths.runs()}. {_known_runs()}") from None
         except msgspec.MsgspecError as error:
-            raise StorageError(f"The plan {path} cannot be read ({error}); it was changed by hand or damaged. Restore "
-                               "it, or start the run anew with --fresh.") from None
+            raise StorageError(
+                f"The plan {path} cannot be read ({error}); it was changed by hand or damaged. Restore "
+                "it, or start the run anew with --fresh."
+            ) from None
 
     def _set_aside(self) -> None:
         if self.folder.exists():
@@ -139,12 +143,12 @@ class Run:
         """How every item of the scanned manifest stands."""
         return ledger.settle(keys, items, ledger.outcomes(self.rows(), self.pardoned_before()))
 
-    def scan(self, relist: bool = False) -> manifest.Scan:
+    def scan(self, relist: bool = False) -> Scan:
         """Validate and identify the manifest; for a directory, list it first where that is due. Close the result."""
         if self.pipeline.source == "directory" and (relist or not self.manifest.exists()):
             listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest)
         requires = ("audio_filepath",) if self.pipeline.source == "directory" else self.pipeline.requires
-        return manifest.scan(self.manifest, requires)
+        return scan(self.manifest, requires)
 
     def new_launch(self, wish: Wish, say: Callable[[str], None] = log.warning) -> Optional[LaunchRecord]:
         """Deal what is missing, and publish the launch. None where nothing is missing. `say` gets the warnings."""
@@ -158,8 +162,9 @@ class Run:
                 return None
         return self._publish_launch(wish, scan.identity, account.states, say)
 
-    def _publish_launch(self, wish: Wish, identity: manifest.Identity, states: bytearray,
-                        say: Callable[[str], None]) -> LaunchRecord:
+    def _publish_launch(
+        self, wish: Wish, identity: Identity, states: bytearray, say: Callable[[str], None]
+    ) -> LaunchRecord:
         private = store.temporary(self.folder / "deal")
         try:
             with store.teaching(self.folder):
@@ -169,9 +174,22 @@ class Run:
             with suppress(OSError):
                 private.unlink()
         skew = launches.skew(shares)
-        record = LaunchRecord(number, wish.tasks, wish.sharding, wish.deal, wish.cluster,
-                              sum(share.items for share in shares), identity, round(skew, 4), clock.iso(),
-                              provenance.command(), wish.job, wish.submitted_tasks, wish.pardon, wish.sweep_round)
+        record = LaunchRecord(
+            number,
+            wish.tasks,
+            wish.sharding,
+            wish.deal,
+            wish.cluster,
+            sum(share.items for share in shares),
+            identity,
+            round(skew, 4),
+            clock.iso(),
+            provenance.command(),
+            wish.job,
+            wish.submitted_tasks,
+            wish.pardon,
+            wish.sweep_round,
+        )
         _warn_of_skew(record, say)
         store.publish(launches.record_path(self.folder, number), store.pretty(record))
         return record
@@ -179,10 +197,9 @@ class Run:
     def _assignments(self, wish: Wish, states: bytearray) -> Iterator[tuple[int, Item]]:
         sharding: Sharding = RoundRobin(wish.tasks)
         if wish.sharding == BALANCED:
-            everything = (item for _, item in assign(manifest.items(self.manifest), states, RoundRobin(1), wish))
-            sharding = Balanced(manifest.items(self.manifest) if wish.deal == launches.POSITION else everything,
-                                wish.tasks)
-        return assign(manifest.items(self.manifest), states, sharding, wish)
+            everything = (item for _, item in assign(items_of(self.manifest), states, RoundRobin(1), wish))
+            sharding = Balanced(items_of(self.manifest) if wish.deal == launches.POSITION else everything, wish.tasks)
+        return assign(items_of(self.manifest), states, sharding, wish)
 
 
 def assign(items: Iterable[Item], states: bytearray, sharding: Sharding, wish: Wish) -> Iterator[tuple[int, Item]]:
@@ -206,8 +223,10 @@ def assign(items: Iterable[Item], states: bytearray, sharding: Sharding, wish: W
 
 def _warn_of_skew(record: LaunchRecord, say: Callable[[str], None]) -> None:
     if record.imbalance > WARN_IMBALANCE and record.sharding == ROUND_ROBIN and record.items > record.tasks:
-        say(f"The longest of the {record.tasks} tasks has {record.imbalance:.2f} times the mean's seconds of audio, so the "
-            "run takes that much longer than it could. `--shard balanced` deals by duration instead.")
+        say(
+            f"The longest of {record.tasks} tasks has {record.imbalance:.2f} times the mean's seconds of audio, so "
+            "the run takes that much longer than it could. `--shard balanced` deals by duration instead."
+        )
 
 
 def _known_runs() -> str:

@@ -1,7 +1,7 @@
 """Sharding: which task gets which item. Round-robin as the field does it, or balanced by audio seconds.
 
-Balanced sharding is longest-processing-time-first (Graham, 1969) over duration classes of 1 %, so that it needs one pass
-to count, one to deal, and memory for the classes only. Its makespan is within about 1 % of the sorted rule's.
+Balanced sharding is longest-processing-time-first (Graham, 1969) over duration classes of 1 %, so that it needs one
+pass to count, one to deal, and memory for the classes only. Its makespan is within about 1 % of the sorted rule's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many byte streams in one file, written in one pass with bounded memory; and the key joins built on it.
 
-A spool has a number of buckets. What is added to a bucket is buffered and appended to the file in blocks; the places of a
-bucket's blocks are its extents. Grouping rows by task, finding duplicates and joining two files by key all become
+A spool has a number of buckets. What is added to a bucket is buffered and appended to the file in blocks; the places
+of a bucket's blocks are its extents. Grouping rows by task, finding duplicates and joining two files by key all become
 "spool by bucket, then take one bucket at a time", whose memory does not grow with the number of rows.
 """
 

@@ -1,8 +1,8 @@
 """Publication of files: whole or not at all, durable, and (where asked) first wins.
 
 The bytes are written under a name private to the attempt in the destination's own folder, flushed and fsynced, then
-given their final name with `os.link`, which refuses to replace (first wins on every POSIX and NFS file system), or with
-`os.replace` where replacing is meant; then the folder is fsynced, so that the name survives a power cut too.
+given their final name with `os.link`, which refuses to replace (first wins on every POSIX and NFS file system), or
+with `os.replace` where replacing is meant; then the folder is fsynced, so that the name survives a power cut too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
             free = "the free space cannot be read"
         what = f"the disk or your quota is full ({free}); everything published before is safe. Make room"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        what = "the folder cannot be written by this user. Mend its permissions, or choose another place with VOXARRAY_HOME"
+        what = "the folder cannot be written by this user. Mend its permissions, or set VOXARRAY_HOME"
     else:
         what = f"the file system said: {error.strerror or error}. Check the mount"
     return StorageError(f"{path} could not be written: {what}, then give the same command again: it resumes.")
@@ -130,7 +130,7 @@ def claim(private: Path, path: Path) -> bool:
 
 def _same_file(private: Path, path: Path) -> bool:
     try:
-        return os.path.samefile(private, path)
+        return private.samefile(path)
     except OSError:
         return False
 
@@ -165,9 +165,9 @@ def replace_quickly(path: Path, data: bytes) -> None:
 
 def left_by_the_dead(name: str) -> bool:
     """Whether a private file's name says that a process of this host made it, and that process is gone."""
-    host, _, rest = name[name.rfind(f".{ATTEMPT.split('-')[0]}-") + 1:].partition("-")
+    host, _, rest = name[name.rfind(f".{ATTEMPT.split('-', maxsplit=1)[0]}-") + 1 :].partition("-")
     process = rest.split("-")[0]
-    if host != ATTEMPT.split("-")[0] or not process.isdigit():
+    if host != ATTEMPT.split("-", maxsplit=1)[0] or not process.isdigit():
         return False
     try:
         os.kill(int(process), 0)

@@ -36,7 +36,7 @@ class _Chain(NamedTuple):
 
 
 def entries(run: Run, scan: Scan) -> Iterator[Entry]:
-    """(index in the present manifest, launch, row) of all rows, ascending; those no longer in the manifest come last."""
+    """(present index, launch, row) of all rows, ascending; those no longer in the manifest come last."""
     present: list[_Chain] = []
     stale: list[tuple[int, Path]] = []
     for record in run.records():
@@ -85,7 +85,7 @@ def _rows_of(link: _Chain, block: int) -> Iterator[Entry]:
 
 
 def _translated(stale: list[tuple[int, Path]], keys: KeyBuckets, items: int) -> list[Iterator[Entry]]:
-    """Rows of launches that saw another manifest, with their present index, as sorted streams of one temporary file."""
+    """Rows of launches that saw another manifest, with their present index, as sorted streams."""
     with KeyBuckets() as found:
         count = 0
         for _, row in _stale_rows(stale):

@@ -1,8 +1,9 @@
 """The supervisor of one task: starts the worker process, outlives its death, and lays that death at the right door.
 
-When the worker dies with items in flight, they become suspects and are tried alone. An item that kills its worker while
-it is alone gets a strike; two strikes quarantine it. When the whole task dies, the next attempt reads its breadcrumb.
-On a warning signal (time limit, preemption) the worker publishes its part, and the task is put back into the queue.
+When the worker dies with items in flight, they become suspects and are tried alone. An item that kills its worker
+while it is alone gets a strike; two strikes quarantine it. When the whole task dies, the next attempt reads its
+breadcrumb. On a warning signal (time limit, preemption) the worker publishes its part, and the task is put back into
+the queue.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
 class Supervisor:
     """Runs one task of one launch to its end."""
 
-    def __init__(self, run: Run, launch: int, task: int, resources: Resources, log_file: Optional[Path] = None) -> None:
+    def __init__(
+        self, run: Run, launch: int, task: int, resources: Resources, log_file: Optional[Path] = None
+    ) -> None:
         self.run, self.launch, self.task, self.resources = run, launch, task, resources
         self.state = run.state_folder(launch)
         self.log_file = log_file or paths.task_log(run.id, launch, task)
@@ -87,25 +90,47 @@ class Supervisor:
                 return STOPPED_BY_WARNING
             idle_deaths = 0 if suspects else idle_deaths + 1
             if idle_deaths == _LOADING_DEATHS:
-                log.error("The worker of task %d died twice with no item in flight (%s): most likely while the model was "
-                          "being loaded. Nothing is lost. Give the task more memory (--mem), or check the environment "
-                          "with `./voxarray env check %s`; the log is %s.", self.task, cause,
-                          self.run.pipeline.environment_name, self.log_file)
+                log.error(
+                    "The worker of task %d died twice with no item in flight (%s): most likely while the model was "
+                    "being loaded. Nothing is lost. Give the task more memory (--mem), or check the environment "
+                    "with `./voxarray env check %s`; the log is %s.",
+                    self.task,
+                    cause,
+                    self.run.pipeline.environment_name,
+                    self.log_file,
+                )
                 return SOME_FAILED
-            log.warning("The worker of task %d died (%s); %s.", self.task, cause,
-                        f"trying alone the {len(suspects)} items it had in flight" if suspects else "starting it again")
+            log.warning(
+                "The worker of task %d died (%s); %s.",
+                self.task,
+                cause,
+                f"trying alone the {len(suspects)} items it had in flight" if suspects else "starting it again",
+            )
 
     def _work(self, alone: Iterable[int]) -> int:
         """One worker process from start to end. Returns its exit status; negative: the signal that killed it."""
-        command = [sys.executable, "-m", "pipelines.core.worker", self.run.id, str(self.launch), str(self.task),
-                   "--cpus", str(self.resources.cpus), "--gpus", str(self.resources.gpus),
-                   "--alone", ",".join(map(str, sorted(alone)))]
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines.core.worker",
+            self.run.id,
+            str(self.launch),
+            str(self.task),
+            "--cpus",
+            str(self.resources.cpus),
+            "--gpus",
+            str(self.resources.gpus),
+            "--alone",
+            ",".join(map(str, sorted(alone))),
+        ]
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(paths.repository()), environment.get("PYTHONPATH")]))
+            filter(None, [str(paths.repository()), environment.get("PYTHONPATH")])
+        )
         with _append(self.log_file) as output:
-            self._worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                                            stderr=output)
+            self._worker = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
             return self._worker.wait()
@@ -150,7 +175,7 @@ def _append(path: Path) -> IO[bytes]:
         return path.open("ab")
     except OSError as error:
         log.warning("The log %s cannot be written (%s).", path, error.strerror)
-        return open(os.devnull, "ab")  # noqa: PTH123, SIM115 - closed by the caller
+        return open(os.devnull, "ab")  # noqa: PTH123 - closed by the caller
 
 
 def _cause(status: int) -> str:
@@ -158,9 +183,14 @@ def _cause(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
-    words = {"SIGKILL": "killed, most often for want of memory", "SIGSEGV": "segmentation fault",
-             "SIGABRT": "aborted by a library", "SIGBUS": "bus error: a file or memory went away",
-             "SIGFPE": "arithmetic fault", "SIGILL": "this processor lacks an instruction that a library uses"}
+    words = {
+        "SIGKILL": "killed, most often for want of memory",
+        "SIGSEGV": "segmentation fault",
+        "SIGABRT": "aborted by a library",
+        "SIGBUS": "bus error: a file or memory went away",
+        "SIGFPE": "arithmetic fault",
+        "SIGILL": "this processor lacks an instruction that a library uses",
+    }
     return f"{name}: {words[name]}" if name in words else name
 
 
@@ -173,22 +203,35 @@ def requeue() -> bool:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode == 0:
             return True
-        log.warning("Slurm did not requeue job %s: %s. The sweep, or the same command again, does what is left.", job,
-                    done.stderr.strip())
+        log.warning(
+            "Slurm did not requeue job %s: %s. The sweep, or the same command again, does what is left.",
+            job,
+            done.stderr.strip(),
+        )
     return False
 
 
 def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None) -> int:
-    """Run one task of an existing launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
+    """Run one task of a launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
     run = Run.open(run_id)
     supervisor = Supervisor(run, launch, task, resources or Resources())
-    log.info("Task %d of %s (launch %d, %d items) on %s; log: %s", task, run.id, launch,
-             run.deal(launch).shares[task].items, provenance.host(), supervisor.log_file)
+    log.info(
+        "Task %d of %s (launch %d, %d items) on %s; log: %s",
+        task,
+        run.id,
+        launch,
+        run.deal(launch).shares[task].items,
+        provenance.host(),
+        supervisor.log_file,
+    )
     began = clock.now()
     status = supervisor()
     if supervisor.warned in _REQUEUE and status == STOPPED_BY_WARNING and requeue():
-        log.info("Task %d was warned by %s and is back in the queue; what it did is published.", task,
-                 supervisor.warned.name)
+        log.info(
+            "Task %d was warned by %s and is back in the queue; what it did is published.",
+            task,
+            supervisor.warned.name,
+        )
         time.sleep(60)  # Slurm ends this process; leaving by itself would end the job before it is requeued
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
     return status

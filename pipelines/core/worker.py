@@ -56,11 +56,21 @@ class TaskLoop:
         self._part_items = _setting("VOXARRAY_PART_ITEMS", PART_ITEMS)
         self._part_s = _setting("VOXARRAY_PART_S", PART_S)
         share = self.deal.shares[task]
-        self.beat = Heartbeat(task=task, launch=launch, attempt=store.ATTEMPT, host=provenance.host(), pid=os.getpid(),
-                              state="starting", started=clock.now(), time=clock.now(), dealt=share.items,
-                              audio_seconds_dealt=share.audio_seconds, job=provenance.scheduler_job(),
-                              restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-                              interval_s=heartbeat.interval_s())
+        self.beat = Heartbeat(
+            task=task,
+            launch=launch,
+            attempt=store.ATTEMPT,
+            host=provenance.host(),
+            pid=os.getpid(),
+            state="starting",
+            started=clock.now(),
+            time=clock.now(),
+            dealt=share.items,
+            audio_seconds_dealt=share.audio_seconds,
+            job=provenance.scheduler_job(),
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+            interval_s=heartbeat.interval_s(),
+        )
 
     def warn(self, number: int, _: object = None) -> None:
         """Signal handler: finish what is in flight, publish, stop."""
@@ -97,7 +107,7 @@ class TaskLoop:
         self._publish_end()
         return DONE
 
-    # -- what is left to do --------------------------------------------------------------------------------------------
+    # what is left to do
 
     def _read_standings(self) -> None:
         """What earlier attempts at this task, and later launches, made of its items."""
@@ -128,10 +138,10 @@ class TaskLoop:
             if standing is None or standing.state in (ledger.MISSING, ledger.STRUCK):
                 yield item
 
-    # -- the passes ----------------------------------------------------------------------------------------------------
+    # the passes
 
     def _process_all(self, processor: Processor, beating: Beating) -> bool:
-        """Suspects alone, then the rest in batches, then what failed once more, alone. False if stopped before the end."""
+        """Suspects alone, the rest in batches, then what failed, alone again. False if stopped before the end."""
         crumb = Breadcrumb(self.state, self.task, processor.concurrency)
         self._set_state("retrying" if self.alone else "running", beating)
         suspects = [item for item in self._pending() if item.index in self.alone]
@@ -212,12 +222,13 @@ class TaskLoop:
         if standing.state == ledger.STRUCK:
             self._retry.append(item)
         else:
-            log.warning("Item %d (%s) is quarantined: %s: %s", item.index + 1, item.audio_filepath, error.type,
-                        error.message)
+            log.warning(
+                "Item %d (%s) is quarantined: %s: %s", item.index + 1, item.audio_filepath, error.type, error.message
+            )
 
     def _publish_when_due(self) -> None:
         part = self._part
-        if part.rows and (part.rows >= self._part_items or part.age_s >= self._part_s or part.bytes >= PART_BYTES):
+        if part.rows and (part.rows >= self._part_items or part.age_s >= self._part_s or part.size >= PART_BYTES):
             part.publish()
 
     def _publish_end(self) -> None:
@@ -227,9 +238,20 @@ class TaskLoop:
             standing = self._standings.get(item.key)
             quarantined += standing is not None and standing.state == ledger.QUARANTINED
         done = beat.dealt - quarantined
-        end = End(task=self.task, launch=self.launch, attempt=beat.attempt, host=beat.host, dealt=beat.dealt, done=done,
-                  quarantined=quarantined, audio_seconds=round(beat.audio_seconds_before + beat.audio_seconds, 3),
-                  started=beat.started, ended=clock.now(), cpu_s=round(time.process_time(), 3), job=beat.job)
+        end = End(
+            task=self.task,
+            launch=self.launch,
+            attempt=beat.attempt,
+            host=beat.host,
+            dealt=beat.dealt,
+            done=done,
+            quarantined=quarantined,
+            audio_seconds=round(beat.audio_seconds_before + beat.audio_seconds, 3),
+            started=beat.started,
+            ended=clock.now(),
+            cpu_s=round(time.process_time(), 3),
+            job=beat.job,
+        )
         store.write_json(heartbeat.end_path(self.state, self.task), end)
 
 
@@ -255,7 +277,7 @@ def _attempt(processor: Processor, crumb: Breadcrumb, slot: int, batch: list[Ite
         if len(results) != len(batch):
             raise ValueError(f"the pipeline returned {len(results)} results for {len(batch)} items")
         return list(zip(batch, results))
-    except Exception as error:  # noqa: BLE001 - whatever a model raises belongs into the ledger
+    except Exception as error:
         log.debug("a batch of %d failed", len(batch), exc_info=True)
         if len(batch) == 1:
             return [(batch[0], error)]
@@ -285,7 +307,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     logs.to_stream(sys.stderr)
     alone = [int(index) for index in options.alone.split(",") if index]
     try:
-        loop = TaskLoop(Run.open(options.run), options.launch, options.task, Resources(options.cpus, options.gpus), alone)
+        loop = TaskLoop(
+            Run.open(options.run), options.launch, options.task, Resources(options.cpus, options.gpus), alone
+        )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, loop.warn)
         return loop.work()

@@ -1,7 +1,7 @@
 """A pipeline for the tests of the engine: it needs no audio, and can be told to be slow, to fail and to die.
 
-What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `kill` (a signal that
-the process sends itself), `once` (a path: the fault happens only until that file exists).
+What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `kill` (a
+signal that the process sends itself), `once` (a path: the fault happens only until that file exists).
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--factor", type=float, default=1.0)
 
 
-PIPELINE = Pipeline(name="tone", summary="A pipeline for the tests of the engine.", load=Processor,
-                    add_arguments=add_arguments, parameters=lambda options: {"factor": options.factor},
-                    adds=("tone", "loud"))
+PIPELINE = Pipeline(
+    name="tone",
+    summary="A pipeline for the tests of the engine.",
+    load=Processor,
+    add_arguments=add_arguments,
+    parameters=lambda options: {"factor": options.factor},
+    adds=("tone", "loud"),
+)
