@@ -18,7 +18,7 @@ from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, Incompl
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Pipeline, Resources
 from pipelines.core.run import Run, Wish
-from pipelines.core.worker import TaskLoop
+from pipelines.core.task import TaskLoop
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ def _merge_if_last(run: Run, record: LaunchRecord) -> None:
     if ended < (record.submitted_tasks or record.tasks):
         return
     try:
-        receipt = merge.merge(run)
+        receipt = merge.merge(run, if_due=True)
     except IncompleteRunError as error:
         log.warning("%s", error)
     else:

@@ -46,6 +46,7 @@ class Receipt(msgspec.Struct, frozen=True):
     quarantined: int
     missing: int
     partial: bool
+    parts: int
     rows_read: int
     spare: int
     differing: int
@@ -67,9 +68,30 @@ def last_receipt(run: Run) -> Optional[Receipt]:
         return None
 
 
-def merge(run: Run, partial: bool = False, wait_s: float = 3600.0) -> Receipt:
-    """Merge a run. Raises `IncompleteRunError` where items are missing and not `partial`; idempotent."""
-    with lock.held(run.folder / "merge.lock", wait_s, f"The merge of {run.id}"), run.scan() as scan:
+def merge(run: Run, partial: bool = False, if_due: bool = False, wait_s: float = 3600.0) -> Receipt:
+    """Merge a run. Raises `IncompleteRunError` where items are missing and not `partial`; idempotent.
+
+    `if_due`: return the last receipt where nothing has changed since (many tasks may end at once).
+    """
+    with lock.held(run.folder / "merge.lock", wait_s, f"The merge of {run.id}"):
+        last = last_receipt(run) if if_due else None
+        return last if last is not None and _is_current(run, last) else _merge(run, partial)
+
+
+def _is_current(run: Run, receipt: Receipt) -> bool:
+    """Whether manifest, parts and outputs are those of the receipt, as far as their sizes and times tell."""
+    stat = run.manifest.stat()
+    return (
+        not receipt.partial
+        and (stat.st_size, stat.st_mtime_ns) == (receipt.manifest.size, receipt.manifest.mtime_ns)
+        and receipt.parts == sum(1 for _ in run.part_files())
+        and all(Path(file.path).exists() and Path(file.path).stat().st_size == file.bytes for file in receipt.outputs)
+    )
+
+
+def _merge(run: Run, partial: bool) -> Receipt:
+    count = sum(1 for _ in run.part_files())
+    with run.scan() as scan:
         output = _output(run)
         try:
             tally = _Tally()
@@ -77,12 +99,12 @@ def merge(run: Run, partial: bool = False, wait_s: float = 3600.0) -> Receipt:
             tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
             _prove(run, scan.identity, tally)
             if tally.missing and not partial:
-                raise _incomplete(run, tally)
+                raise _incomplete(run, scan.identity, tally)
             files = output.publish()
         except BaseException:
             output.abandon()
             raise
-        receipt = tally.receipt(run, _identity_after(run, scan.identity), files, partial)
+        receipt = tally.receipt(run, _identity_after(run, scan.identity), count, files, partial)
         store.write_json(receipt_path(run), receipt)
         _tidy(run)
     return receipt
@@ -165,7 +187,7 @@ class _Tally:
         else:
             cause.count += 1
 
-    def receipt(self, run: Run, identity: Identity, files: list[OutputFile], partial: bool) -> Receipt:
+    def receipt(self, run: Run, identity: Identity, count: int, files: list[OutputFile], partial: bool) -> Receipt:
         """The proof, as published."""
         causes = sorted(self.causes.values(), key=lambda cause: -cause.count)
         return Receipt(
@@ -177,6 +199,7 @@ class _Tally:
             self.quarantined,
             self.missing,
             partial and self.missing > 0,
+            count,
             self.rows_read,
             self.spare,
             self.differing,
@@ -201,14 +224,26 @@ def _prove(run: Run, identity: Identity, tally: _Tally) -> None:
         raise VoxarrayError(
             f"The merge of {run.id} does not add up: {identity.items:,} items, {tally.merged:,} merged, "
             f"{tally.quarantined:,} quarantined, {tally.missing:,} missing; {tally.rows_read:,} rows read, "
-            f"{explained:,} explained. Nothing was published and the parts are untouched. Please report this with the run's folder."
+            f"{explained:,} explained. Nothing was published and the parts are untouched. "
+            "Please report this with the run's folder."
         )
 
 
-def _incomplete(run: Run, tally: _Tally) -> IncompleteRunError:
+def _changed(run: Run, identity: Identity) -> str:
+    """Name a change of the manifest since the last launch; empty if there was none."""
+    last = run.records()[-1:]
+    if not last or last[0].manifest.order == identity.order:
+        return ""
+    return (
+        f"The manifest changed since launch {last[0].number} was dealt ({last[0].manifest.items:,} items then, "
+        f"{identity.items:,} now). "
+    )
+
+
+def _incomplete(run: Run, identity: Identity, tally: _Tally) -> IncompleteRunError:
     return IncompleteRunError(
         f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
-        f"{listed(tally.missing_examples, tally.missing)}. {how_to_redo(run)} A merge of what there is: `./voxarray "
+        f"{listed(tally.missing_examples, tally.missing)}. {_changed(run, identity)}{how_to_redo(run)} A merge of what there is: `./voxarray "
         f"merge {run.id} --partial`."
     )
 

@@ -51,16 +51,16 @@ def run_id(pipeline: str, source: Path, stem: Optional[Path], parameters: Parame
     return f"{readable}-{digest(pipeline, source, stem, parameters)}"
 
 
-def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters) -> Plan:
-    """The plan of this command, not yet published."""
+def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters) -> tuple[Plan, bytes]:
+    """The plan of this command, not yet published, and the code's diff against its commit."""
     name = run_id(pipeline.name, source, stem, parameters)
     if pipeline.source == "directory":
         manifest = paths.run_folder(name) / "listing.jsonl"
         outputs = stem or paths.metadata() / f"{stem_of(source)}_{clock.today()}"
     else:
         manifest, outputs = source, stem or source
-    version, _ = provenance.code()
-    return Plan(
+    version, diff = provenance.code()
+    plan = Plan(
         FORMAT,
         name,
         pipeline.name,
@@ -74,3 +74,4 @@ def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Pa
         clock.iso(),
         provenance.command(),
     )
+    return plan, diff

@@ -13,11 +13,12 @@ import msgspec
 from pipelines.core import clock, launches, ledger, listing, parts, paths, plan, provenance, registry, store
 from pipelines.core.errors import StorageError, UsageError
 from pipelines.core.launches import LaunchRecord
-from pipelines.core.manifest import Identity, Item, Scan, scan
+from pipelines.core.manifest import Identity, Item
 from pipelines.core.manifest import items as items_of
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.plan import Plan
+from pipelines.core.scan import Scan, scan
 from pipelines.core.shard import BALANCED, ROUND_ROBIN, WARN_IMBALANCE, Balanced, RoundRobin, Sharding
 from pipelines.core.spool import KeyBuckets
 
@@ -51,17 +52,16 @@ class Run:
         cls, pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters, fresh: bool = False
     ) -> Run:
         """The run of this command: the one that exists, or a new one. `fresh` moves an existing one aside."""
-        draft = plan.draft(pipeline, source, stem, parameters)
-        run = cls(draft)
+        name = plan.run_id(pipeline.name, source, stem, parameters)
+        folder = paths.run_folder(name)
         if fresh:
-            run._set_aside()
-        path = run.folder / "run.json"
-        if not path.exists():
-            _, diff = provenance.code()
+            _set_aside(folder)
+        if not (folder / "run.json").exists():
+            draft, diff = plan.draft(pipeline, source, stem, parameters)
             if diff:
-                store.publish(run.folder / "code.diff", diff)
-            store.publish(path, store.pretty(draft))
-        return cls.open(draft.run_id)
+                store.publish(folder / "code.diff", diff)
+            store.publish(folder / "run.json", store.pretty(draft))
+        return cls.open(name)
 
     @classmethod
     def open(cls, run_id: str) -> Run:
@@ -76,12 +76,6 @@ class Run:
                 f"The plan {path} cannot be read ({error}); it was changed by hand or damaged. Restore "
                 "it, or start the run anew with --fresh."
             ) from None
-
-    def _set_aside(self) -> None:
-        if self.folder.exists():
-            aside = self.folder.with_name(f"{self.folder.name}.until-{clock.iso().replace(':', '')}")
-            os.replace(self.folder, aside)
-            log.warning("The earlier run was moved to %s; delete it when it is no longer wanted.", aside)
 
     @property
     def id(self) -> str:
@@ -143,16 +137,16 @@ class Run:
         """How every item of the scanned manifest stands."""
         return ledger.settle(keys, items, ledger.outcomes(self.rows(), self.pardoned_before()))
 
-    def scan(self, relist: bool = False) -> Scan:
+    def scan(self, relist: bool = False, sizes: bool = False) -> Scan:
         """Validate and identify the manifest; for a directory, list it first where that is due. Close the result."""
         if self.pipeline.source == "directory" and (relist or not self.manifest.exists()):
-            listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest)
+            listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest, sizes)
         requires = ("audio_filepath",) if self.pipeline.source == "directory" else self.pipeline.requires
         return scan(self.manifest, requires)
 
     def new_launch(self, wish: Wish, say: Callable[[str], None] = log.warning) -> Optional[LaunchRecord]:
         """Deal what is missing, and publish the launch. None where nothing is missing. `say` gets the warnings."""
-        with self.scan(relist=wish.relist) as scan:
+        with self.scan(wish.relist, wish.sharding == BALANCED) as scan:
             for note in scan.notes:
                 say(note)
             account = self.account(scan.keys, scan.identity.items)
@@ -227,6 +221,13 @@ def _warn_of_skew(record: LaunchRecord, say: Callable[[str], None]) -> None:
             f"The longest of {record.tasks} tasks has {record.imbalance:.2f} times the mean's seconds of audio, so "
             "the run takes that much longer than it could. `--shard balanced` deals by duration instead."
         )
+
+
+def _set_aside(folder: Path) -> None:
+    if folder.exists():
+        aside = folder.with_name(f"{folder.name}.until-{clock.iso().replace(':', '')}")
+        os.replace(folder, aside)
+        log.warning("The earlier run was moved to %s; delete it when it is no longer wanted.", aside)
 
 
 def _known_runs() -> str:

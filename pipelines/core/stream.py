@@ -16,9 +16,9 @@ from typing import IO, Iterator, NamedTuple
 import msgspec
 
 from pipelines.core import parts
-from pipelines.core.manifest import Scan
 from pipelines.core.parts import Row
 from pipelines.core.run import Run
+from pipelines.core.scan import Scan
 from pipelines.core.spool import KeyBuckets, join
 
 _MEMORY = 48 << 20

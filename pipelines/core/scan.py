@@ -1,0 +1,204 @@
+"""Reading a manifest once: every row validated, duplicates found, the whole identified, in flat memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Optional
+
+from pipelines.core.errors import LISTED, ManifestError, listed
+from pipelines.core.manifest import BOM, Identity, Item, items, lines, parse
+from pipelines.core.spool import KeyBuckets
+
+
+class Scan:
+    """A manifest read once: its identity, harmless oddities, and the keys of its items. Close it, or use `with`."""
+
+    def __init__(self, identity: Identity, notes: list[str], keys: KeyBuckets) -> None:
+        self.identity = identity
+        self.notes = notes
+        self.keys = keys
+
+    def __enter__(self) -> Scan:  # noqa: PYI034 - `Self` is not in Python 3.9
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keys.close()
+
+
+class _Problems:
+    """Collects what is wrong with a manifest: a few examples of each kind, and the count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: list[str] = []
+
+    def add(self, line: int, what: str) -> None:
+        self.count += 1
+        if len(self.examples) < LISTED:
+            self.examples.append(f"line {line}: {what}")
+
+
+def check(item: Item, requires: tuple[str, ...]) -> Optional[str]:
+    """What is wrong with one item, or None."""
+    if not item.audio_filepath.startswith("/"):
+        return f"audio_filepath is not absolute ({item.audio_filepath!r}); compute nodes have another current folder"
+    if item.duration is None:
+        if "duration" in requires:
+            return "duration is missing"
+    elif not 0 <= item.duration < math.inf:
+        return f"duration is {item.duration}, and must be 0 or more seconds"
+    if not 0 <= item.offset < math.inf:
+        return f"offset is {item.offset}, and must be 0 or more seconds"
+    extra = [name for name in requires if name not in ("audio_filepath", "duration")]
+    if extra:
+        present = item.fields()
+        lacking = [name for name in extra if name not in present]
+        if lacking:
+            return f"{', '.join(lacking)} is missing"
+    return None
+
+
+def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
+    """Read a manifest once: validate every row, find duplicates, identify it. Memory does not grow with its length.
+
+    Raises `ManifestError` that names the first lines at fault.
+    """
+    keys = KeyBuckets()
+    try:
+        before = _stat(path)
+        reading = _Reading(path, requires, keys)
+        reading.read()
+        _refuse_duplicates(path, keys)
+        after = _stat(path)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise ManifestError(
+                f"The manifest {path} changed while it was being read. Something is still writing it: wait "
+                "until it is whole, and give the same command again."
+            )
+    except BaseException:
+        keys.close()
+        raise
+    return Scan(reading.identity(after), reading.notes.spoken(path), keys)
+
+
+class _Reading:
+    """The state of one scan."""
+
+    def __init__(self, path: Path, requires: tuple[str, ...], keys: KeyBuckets) -> None:
+        self._path, self._requires, self._keys = path, requires, keys
+        self._whole, self._order = hashlib.sha256(), hashlib.blake2b(digest_size=16)
+        self._count, self._seconds, self._known = 0, 0.0, True
+        self._problems = _Problems()
+        self.notes = _Notes()
+
+    def read(self) -> None:
+        """Read every line; raise for those at fault, and for a manifest without items."""
+        with self._path.open("rb", buffering=1 << 20) as file:
+            for number, line in enumerate(file, 1):
+                self._whole.update(line)
+                row = self.notes.clean(number, line)
+                if row is not None:
+                    self._take(number, row)
+        if self._problems.count:
+            raise _invalid(self._path, self._problems)
+        if not self._count:
+            raise ManifestError(
+                f"The manifest {self._path} has no items. If it was made from a directory, check that the "
+                "directory holds recordings."
+            )
+
+    def _take(self, number: int, row: bytes) -> None:
+        try:
+            item = parse(self._count, row)
+            fault = check(item, self._requires)
+        except ValueError as error:
+            fault = str(error)
+        if fault is not None:
+            self._problems.add(number, fault)
+            return
+        self._keys.add(item.key, self._count)
+        self._order.update(item.key.encode())
+        self._count += 1
+        if item.duration is None:
+            self._known = False
+        else:
+            self._seconds += item.duration
+
+    def identity(self, stat: os.stat_result) -> Identity:
+        """What the manifest is."""
+        return Identity(
+            str(self._path),
+            stat.st_size,
+            stat.st_mtime_ns,
+            self._whole.hexdigest(),
+            self._count,
+            self._order.hexdigest(),
+            round(self._seconds, 6) if self._known else None,
+        )
+
+
+def _stat(path: Path) -> os.stat_result:
+    next(lines(path), None)  # raises the teaching error where the file cannot be read
+    return path.stat()
+
+
+class _Notes:
+    """Harmless oddities, taken off and told once each."""
+
+    def __init__(self) -> None:
+        self.bom = False
+        self.crlf = 0
+        self.blank = 0
+        self.unterminated = False
+
+    def clean(self, number: int, line: bytes) -> Optional[bytes]:
+        if number == 1 and line.startswith(BOM):
+            self.bom, line = True, line[len(BOM) :]
+        self.unterminated = not line.endswith(b"\n")
+        self.crlf += line.endswith(b"\r\n")
+        row = line.rstrip(b"\r\n")
+        if not row or row.isspace():
+            self.blank += 1
+            return None
+        return row
+
+    def spoken(self, path: Path) -> list[str]:
+        told = []
+        if self.bom:
+            told.append(f"{path} starts with a byte-order mark (some editors write one); it is ignored.")
+        if self.crlf:
+            told.append(f"{path} has Windows line ends (CRLF) on {self.crlf:,} lines; they are read as line ends.")
+        if self.blank:
+            told.append(f"{path} has {self.blank:,} blank lines; they hold no item.")
+        if self.unterminated:
+            told.append(
+                f"{path} does not end with a newline; its last line was read whole. If a copy was cut short, "
+                "compare the number of items with its source."
+            )
+        return told
+
+
+def _invalid(path: Path, problems: _Problems) -> ManifestError:
+    return ManifestError(
+        f"The manifest {path} cannot be used: {problems.count:,} of its lines are at fault. "
+        f"{listed(problems.examples, problems.count)}. Every line must be one JSON object with an absolute "
+        "`audio_filepath` and a `duration` in seconds. Mend or remove these lines and give the same command again; "
+        "nothing was started and nothing is lost."
+    )
+
+
+def _refuse_duplicates(path: Path, keys: KeyBuckets) -> None:
+    pairs = list(keys.duplicates(LISTED))
+    if not pairs:
+        return
+    wanted = {index for pair in pairs for index in pair}
+    found = {item.index: item for item in items(path) if item.index in wanted}
+    told = [f"items {a + 1} and {b + 1}: {found[b].audio_filepath}" for a, b in pairs]
+    raise ManifestError(
+        f"The manifest {path} names the same recording more than once (same audio_filepath and offset): "
+        f"{listed(told, keys.duplicate_count)}. A path and offset identify an item, so one result would be lost. "
+        "Remove the duplicates (`awk '!seen[$0]++'` does for lines that are the same) and give the command again."
+    )
