@@ -9,10 +9,10 @@ strikes void.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
 from pipelines.core import parts
-from pipelines.core.parts import Row
+from pipelines.core.parts import Error, Row
 from pipelines.core.spool import KeyBuckets
 
 STRIKES = 2
@@ -65,6 +65,14 @@ def _outcome(row: Row) -> int:
     if row.status == parts.DONE:
         return _DONE
     return _LOSS if row.error is not None and row.error.kind == parts.LOST else _STRIKE
+
+
+def quarantine_cause(failed: Sequence[Row]) -> Optional[Error]:
+    """The error of the first of an item's failed rows if they quarantine it, else None."""
+    standing = Standing()
+    for row in failed:
+        standing.add(row)
+    return failed[0].error if standing.state == QUARANTINED else None
 
 
 class Account(NamedTuple):

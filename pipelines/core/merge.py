@@ -10,29 +10,20 @@ import logging
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Iterable, Iterator, Optional
+from typing import Optional
 
 import msgspec
 
-from pipelines.core import clock, ledger, lock, manifest, parts, paths, store, stream
+from pipelines.core import clock, lock, manifest, paths, store, stream
 from pipelines.core.errors import LISTED, IncompleteRunError, VoxarrayError, listed
 from pipelines.core.launches import LaunchRecord
-from pipelines.core.manifest import Identity, Item
+from pipelines.core.manifest import Identity
 from pipelines.core.output import ManifestOutput, published_by
-from pipelines.core.parts import Row
-from pipelines.core.pipeline import ErrorInfo, Output, OutputFile
+from pipelines.core.pipeline import Output, OutputFile
 from pipelines.core.run import Run
+from pipelines.core.tally import Cause, Tally
 
 log = logging.getLogger(__name__)
-
-
-class Cause(msgspec.Struct):
-    """Quarantined items that failed for one reason."""
-
-    signature: str
-    count: int
-    example: str
-    message: str
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -94,7 +85,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
     with run.scan() as scan:
         output = _output(run)
         try:
-            tally = _Tally()
+            tally = Tally()
             output.open()
             tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
             _prove(run, scan.identity, tally)
@@ -104,7 +95,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
         except BaseException:
             output.abandon()
             raise
-        receipt = tally.receipt(run, _identity_after(run, scan.identity), count, files, partial)
+        receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files)
         store.write_json(receipt_path(run), receipt)
         _tidy(run)
     return receipt
@@ -122,101 +113,7 @@ def _identity_after(run: Run, identity: Identity) -> Identity:
     return msgspec.structs.replace(identity, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
-class _Tally:
-    """Counts what the merged stream holds for every item of the manifest."""
-
-    def __init__(self) -> None:
-        self.items = self.merged = self.quarantined = self.missing = 0
-        self.rows_read = self.spare = self.differing = self.outside = 0
-        self.missing_examples: list[str] = []
-        self.causes: dict[str, Cause] = {}
-
-    def consume(
-        self, items: Iterable[Item], rows: Iterator[stream.Entry], output: Output, pardoned_before: int
-    ) -> None:
-        """One pass over manifest and rows together. `rows` are (index, launch, row), ascending."""
-        head = next(rows, None)
-        for item in items:
-            index = item.index
-            best: Optional[Row] = None
-            standing = None
-            while head is not None and head[0] == index:
-                _, launch, row = head
-                head = next(rows, None)
-                self.rows_read += 1
-                if row.key != item.key:
-                    raise _shifted(item)
-                if row.status == parts.DONE:
-                    if best is None or best.status != parts.DONE:
-                        self.spare += best is not None
-                        best = row
-                    else:
-                        self.spare += 1
-                        self.differing += bytes(best.result) != bytes(row.result)
-                else:
-                    self.spare += best is not None
-                    best = row if best is None else best
-                    if launch >= pardoned_before:
-                        standing = standing or ledger.Standing()
-                        standing.add(row)
-            self._settle(item, best, standing, output)
-        for _ in chain([head] if head else [], rows):
-            self.rows_read += 1
-            self.outside += 1
-
-    def _settle(self, item: Item, best: Optional[Row], standing: Optional[ledger.Standing], output: Output) -> None:
-        self.items += 1
-        if best is not None and best.status == parts.DONE:
-            self.merged += 1
-            output.write(item, bytes(best.result), None)
-        elif best is not None and standing is not None and standing.state == ledger.QUARANTINED and best.error:
-            self.quarantined += 1
-            self._blame(item, best.error)
-            output.write(item, None, ErrorInfo(best.error.type, best.error.message, best.error.signature))
-        else:
-            self.missing += 1
-            self.spare += best is not None
-            if len(self.missing_examples) < LISTED:
-                self.missing_examples.append(item.audio_filepath)
-            output.write(item, None, None)
-
-    def _blame(self, item: Item, error: parts.Error) -> None:
-        cause = self.causes.get(error.signature)
-        if cause is None:
-            self.causes[error.signature] = Cause(error.signature, 1, item.audio_filepath, error.message)
-        else:
-            cause.count += 1
-
-    def receipt(self, run: Run, identity: Identity, count: int, files: list[OutputFile], partial: bool) -> Receipt:
-        """The proof, as published."""
-        causes = sorted(self.causes.values(), key=lambda cause: -cause.count)
-        return Receipt(
-            run.id,
-            clock.iso(),
-            identity,
-            self.items,
-            self.merged,
-            self.quarantined,
-            self.missing,
-            partial and self.missing > 0,
-            count,
-            self.rows_read,
-            self.spare,
-            self.differing,
-            self.outside,
-            files,
-            causes[:100],
-        )
-
-
-def _shifted(item: Item) -> VoxarrayError:
-    return VoxarrayError(
-        f"The manifest changed while it was being merged: item {item.index + 1} is now {item.audio_filepath}. "
-        "Nothing was published; give `./voxarray merge` again once the manifest is no longer being written."
-    )
-
-
-def _prove(run: Run, identity: Identity, tally: _Tally) -> None:
+def _prove(run: Run, identity: Identity, tally: Tally) -> None:
     """Check the sums that must hold; a violation is a defect (ours or the file system's) and stops the merge."""
     accounted = tally.merged + tally.quarantined + tally.missing
     explained = tally.merged + tally.quarantined + tally.spare + tally.outside
@@ -227,6 +124,26 @@ def _prove(run: Run, identity: Identity, tally: _Tally) -> None:
             f"{explained:,} explained. Nothing was published and the parts are untouched. "
             "Please report this with the run's folder."
         )
+
+
+def _receipt(run: Run, identity: Identity, tally: Tally, count: int, files: list[OutputFile]) -> Receipt:
+    return Receipt(
+        run=run.id,
+        time=clock.iso(),
+        manifest=identity,
+        items=tally.items,
+        merged=tally.merged,
+        quarantined=tally.quarantined,
+        missing=tally.missing,
+        partial=tally.missing > 0,
+        parts=count,
+        rows_read=tally.rows_read,
+        spare=tally.spare,
+        differing=tally.differing,
+        outside=tally.outside,
+        outputs=files,
+        signatures=sorted(tally.causes.values(), key=lambda cause: -cause.count)[:100],
+    )
 
 
 def _changed(run: Run, identity: Identity) -> str:
@@ -240,11 +157,11 @@ def _changed(run: Run, identity: Identity) -> str:
     )
 
 
-def _incomplete(run: Run, identity: Identity, tally: _Tally) -> IncompleteRunError:
+def _incomplete(run: Run, identity: Identity, tally: Tally) -> IncompleteRunError:
     return IncompleteRunError(
         f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
-        f"{listed(tally.missing_examples, tally.missing)}. {_changed(run, identity)}{how_to_redo(run)} A merge of what there is: `./voxarray "
-        f"merge {run.id} --partial`."
+        f"{listed(tally.missing_examples, tally.missing)}. {_changed(run, identity)}"
+        f"{how_to_redo(run)} A merge of what there is: `./voxarray merge {run.id} --partial`."
     )
 
 

@@ -82,7 +82,7 @@ def published_by(run_id: str) -> dict[str, str]:
         receipt = msgspec.json.decode((paths.run_folder(run_id) / "merged.json").read_bytes())
     except (OSError, msgspec.MsgspecError):
         return {}
-    return {path: digest for path, digest, *_ in receipt["outputs"]}
+    return {file["path"]: file["sha256"] for file in receipt["outputs"]}
 
 
 def sha256_of(path: Path) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Union
 
+import msgspec
+
 if TYPE_CHECKING:
     from pipelines.core.manifest import Item
     from pipelines.core.plan import Plan
@@ -53,7 +55,7 @@ class ErrorInfo(NamedTuple):
     signature: str
 
 
-class OutputFile(NamedTuple):
+class OutputFile(msgspec.Struct, frozen=True):
     """One file that a merge published."""
 
     path: str
