@@ -13,6 +13,9 @@ from pipelines.core.run import Run
 
 _QUIET_EVERY_S = 60.0
 
+LIVE = ("starting", "waiting", "loading", "running", "retrying")
+"""States in which a task says something every interval; when it does not, it is silent."""
+
 
 class TaskView(NamedTuple):
     """One task: its share, its last heartbeat and its end receipt (None where there is none yet)."""
@@ -44,10 +47,14 @@ class TaskView(NamedTuple):
             return "finished"
         if self.beat is None:
             return "pending"
-        live = self.beat.state in ("starting", "loading", "running", "retrying")
-        if live and clock.now() - self.beat.time > heartbeat.STALE_AFTER * self.beat.interval_s + 2:
+        if self.beat.state in LIVE and clock.now() - self.beat.time > heartbeat.STALE_AFTER * self.beat.interval_s + 2:
             return "silent"
         return self.beat.state
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task is at work, as far as its heartbeat says."""
+        return self.state in LIVE
 
     @property
     def rate(self) -> Optional[float]:
@@ -56,6 +63,20 @@ class TaskView(NamedTuple):
             return None
         wall = self.beat.time - self.beat.started
         return self.beat.audio_seconds / wall if wall > 0 else None
+
+    def left_s(self, mean_item_s: float) -> float:
+        """Seconds of audio left; from the mean item, where durations were not known beforehand."""
+        if self.end is not None:
+            return 0.0
+        if self.audio_seconds_dealt > 0:
+            return max(0.0, self.audio_seconds_dealt - self.audio_seconds)
+        return max(0, self.dealt - self.settled) * mean_item_s
+
+    def eta_s(self, mean_item_s: float) -> Optional[float]:
+        """Seconds until the task is through at its own speed; None where that is unknown or it is not at work."""
+        if self.end is not None:
+            return 0.0
+        return self.left_s(mean_item_s) / self.rate if self.alive and self.rate else None
 
 
 class Snapshot(NamedTuple):
@@ -91,28 +112,33 @@ class Snapshot(NamedTuple):
         dealt = sum(view.audio_seconds_dealt for view in self.tasks)
         if dealt > 0:
             return dealt
-        return self.audio_seconds / self.settled * self.items if self.settled else 0.0
+        return self.mean_item_s * self.items
 
     @property
     def speed(self) -> float:
         """× real time of all tasks that are at work, together."""
-        return sum(view.rate or 0.0 for view in self.tasks if view.state in ("running", "retrying", "loading"))
+        return sum(view.rate or 0.0 for view in self.tasks if view.alive)
 
     @property
     def eta_s(self) -> Optional[float]:
-        """Seconds until the slowest task is through, from each task's own speed; None while that is unknown."""
-        return max((eta for view in self.tasks if (eta := self._task_eta(view)) is not None), default=None)
+        """Seconds until all is through; None while that is unknown.
 
-    def _task_eta(self, view: TaskView) -> Optional[float]:
-        if view.state == "finished":
-            return 0.0
-        if not view.rate:
-            return None
-        left = view.audio_seconds_dealt - view.audio_seconds
-        if view.audio_seconds_dealt <= 0:
-            mean = self.audio_seconds / self.settled if self.settled else 0.0
-            left = (view.dealt - view.settled) * mean
-        return max(0.0, left) / view.rate
+        The slowest task at work decides, or, while tasks wait for their turn, all that is left at the present speed.
+        """
+        mean, speed = self.mean_item_s, self.speed
+        lefts = [view.left_s(mean) for view in self.tasks]
+        etas = [eta for view in self.tasks if (eta := view.eta_s(mean)) is not None]
+        waiting = any(view.dealt and not view.alive and view.end is None for view in self.tasks)
+        if waiting and speed:
+            etas.append(sum(lefts) / speed)
+        return max(etas, default=None)
+
+    @property
+    def mean_item_s(self) -> float:
+        """Mean seconds of audio of the items that the present attempts have done; 0 before the first."""
+        beats = [view.beat for view in self.tasks if view.beat]
+        done = sum(beat.done for beat in beats)
+        return sum(beat.audio_seconds for beat in beats) / done if done else 0.0
 
     @property
     def finished(self) -> bool:
@@ -121,13 +147,20 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(run: Run, launch: int) -> Snapshot:
-    """The state of a launch now: two small files are read for each task."""
-    state = run.state_folder(launch)
+    """The state of a launch now: two small files are read for each task.
+
+    A plain array may hold some of the tasks only (`--array=5`); once all that were submitted have begun, the others
+    are left out.
+    """
+    state, record = run.state_folder(launch), run.record(launch)
     views = [
         TaskView(task, share.items, share.audio_seconds, heartbeat.read(state, task), heartbeat.read_end(state, task))
         for task, share in enumerate(run.deal(launch).shares)
     ]
-    return Snapshot(run.record(launch), views, clock.now())
+    begun = [view for view in views if view.beat is not None or view.end is not None]
+    if record.submitted_tasks is not None and len(begun) >= record.submitted_tasks:
+        views = begun
+    return Snapshot(record, views, clock.now())
 
 
 def line(view: Snapshot) -> str:
