@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(options: argparse.Namespace) -> List[Definition]:
-    return [find(name) for name in options.names or names()]
+    """The environments that were named; none: those defined, and those made for one Python version (`engine-3.9`)."""
+    made = [name for name in places.made() if name not in names() and "-3." in name]
+    return [find(name) for name in options.names or sorted({*names(), *made})]
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -109,6 +111,9 @@ def _create(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     status = DONE
     for definition in _chosen(options):
+        if not options.names and not places.read_stamp(places.prefix(definition)):
+            print(f"{definition.name:12} not made")
+            continue
         report = check(definition)
         for package, version in report.versions.items():
             print(f"{definition.name:12} {package} {version}")
@@ -123,7 +128,7 @@ def _check(options: argparse.Namespace) -> int:
 def _lock(options: argparse.Namespace) -> int:
     from slurm.envs import locking
 
-    for definition in _chosen(options):
+    for definition in map(find, options.names or names()):
         if definition.name != definition.base:
             raise UsageError(f"{definition.name} shares its lock: `./voxarray env lock {definition.base}`.")
         for path in locking.lock(definition, upgrade=options.upgrade):

@@ -50,19 +50,21 @@ def _make(definition: Definition, root: Path, prefix: Path) -> None:
     begun = time.monotonic()
     stamp = places.read_stamp(prefix)
     marker = root / f".{definition.name}.building"
-    _clear(definition, prefix, marker, stamp)
+    usable = _is_usable(definition, prefix, marker, stamp)
     marker.touch()
     (prefix / places.STAMP).unlink(missing_ok=True)
+    if prefix.exists() and not usable:
+        shutil.rmtree(prefix)
     places.say(f"making environment {definition.name} in {prefix}")
     uv = Uv(root)
     try:
-        tool = stamp["tool"] if prefix.exists() else _make_prefix(uv, definition, prefix)
+        tool = stamp["tool"] if usable else _make_prefix(uv, definition, prefix)
         layer = torch.sync(uv, definition, prefix)
     except subprocess.CalledProcessError as error:
         raise EnvironmentNotFit(
             f"Environment {definition.name} could not be made: `{' '.join(map(str, error.cmd[:3]))} …` ended with "
             f"exit status {error.returncode}; its own messages above say why. Likely the package index is out of "
-            f"reach or the disk is full. What was fetched is kept: run `./voxarray env create {definition.name}` again."
+            f"reach or the disk is full. What was fetched is kept; run `./voxarray env create {definition.name}`."
         ) from error
     version = _version(prefix)
     places.write_stamp(prefix, {"lock": str(definition.digest()), "python": version, "tool": tool, **layer})
@@ -70,21 +72,16 @@ def _make(definition: Definition, root: Path, prefix: Path) -> None:
     places.say(f"environment {definition.name} is ready: Python {version}, {time.monotonic() - begun:.0f} s")
 
 
-def _clear(definition: Definition, prefix: Path, marker: Path, stamp: Dict[str, str]) -> None:
-    """Remove what can't be built upon: a half-made prefix, or one with another Python. Refuse one that isn't ours."""
-    if not prefix.exists():
-        return
-    if not marker.exists() and not stamp:
-        if not any(prefix.iterdir()):
-            return
+def _is_usable(definition: Definition, prefix: Path, marker: Path, stamp: Dict[str, str]) -> bool:
+    """Whether to build upon what is in `prefix`: finished once, with a fitting Python. EnvironmentNotFit: not ours."""
+    if not marker.exists() and not stamp and prefix.exists() and any(prefix.iterdir()):
         raise EnvironmentNotFit(
             f"{prefix} is where environment {definition.name} belongs, but something else is there: it has no "
             f"{places.STAMP}, so voxarray did not make it and will not touch it. Move it away, or set "
             f"{places.VARIABLE} to another folder."
         )
     fitting = ".".join(stamp.get("python", "").split(".")[:2]) in definition.pythons
-    if marker.exists() or not fitting or not os.access(places.python(prefix), os.X_OK):
-        shutil.rmtree(prefix)
+    return fitting and not marker.exists() and os.access(places.python(prefix), os.X_OK)
 
 
 def _make_prefix(uv: Uv, definition: Definition, prefix: Path) -> str:

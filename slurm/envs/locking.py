@@ -14,7 +14,7 @@ from typing import Iterable, List, Sequence, Tuple
 
 from pipelines.core.errors import EnvironmentNotFit
 from slurm.envs import index, places, torch
-from slurm.envs.definition import Definition, locked_pins
+from slurm.envs.definition import Definition, find, locked_pins
 from slurm.envs.uv import executable
 
 _HEADER = "# Made from envs/{base}.txt by `./voxarray env lock {base}`; every Python from {oldest}, every platform.\n"
@@ -25,11 +25,7 @@ def lock(definition: Definition, upgrade: bool = False) -> List[Path]:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         pins = scratch / "pins.txt"
-        if definition.lock.exists() and not upgrade:
-            pins.write_bytes(definition.lock.read_bytes())
-            if definition.torch:
-                with pins.open("ab") as file:
-                    file.write(definition.cuda_lock.read_bytes() if definition.cuda_lock.exists() else b"")
+        pins.write_text(_preferences(definition, upgrade), encoding="utf-8")
         _compile(definition, scratch, pins)
         whole = pins.read_text(encoding="utf-8")
         layer = [package for package, _ in locked_pins(pins) if torch.is_layer(package)] if definition.torch else []
@@ -39,6 +35,19 @@ def lock(definition: Definition, upgrade: bool = False) -> List[Path]:
         definition.cuda_lock.write_text(_header(definition) + _entries(whole, layer, keep=True), encoding="utf-8")
         written.append(definition.cuda_lock)
     return written
+
+
+def _preferences(definition: Definition, upgrade: bool) -> str:
+    """Pins that stay where they fit: first those of the environments that are included, then the lock's own."""
+    text = "".join(_read(find(name).lock) for name in definition.includes)
+    if upgrade:
+        return text
+    included = [package for package, _ in _split(text)]
+    return text + _entries(_read(definition.lock) + _read(definition.cuda_lock), included, keep=False)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def oldest(definition: Definition) -> str:

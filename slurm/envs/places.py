@@ -94,6 +94,11 @@ def write_stamp(folder: Path, values: Dict[str, str]) -> None:
     temporary.replace(folder / STAMP)
 
 
+def made() -> List[str]:
+    """Names of the environments that were finished at some time, whatever their lock says now."""
+    return sorted({path.parent.name for root in roots() for path in root.glob(f"*/{STAMP}")})
+
+
 def is_current(folder: Path, definition: Definition) -> bool:
     """Whether `folder` holds this environment, complete, from the present lock, with an interpreter that is there."""
     stamp = read_stamp(folder)
