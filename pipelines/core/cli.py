@@ -169,7 +169,7 @@ def _one_task(run: Run, record: LaunchRecord, task: int, options: argparse.Names
     if options.debug:
         return TaskLoop(run, record.number, task, resources(options)).work()
     with progress.Live(run, record.number):
-        return supervise.Supervisor(run, record.number, task, resources(options))()
+        return supervise.run_task(run.id, record.number, task, resources(options))
 
 
 def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:

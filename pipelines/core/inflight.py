@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
 
@@ -48,6 +49,12 @@ class Breadcrumb:
         os.close(self._file)
         with suppress(OSError):
             self._path.unlink()
+
+
+def tasks(state: Path) -> list[int]:
+    """The tasks whose attempts left breadcrumbs or journals in a launch's state folder."""
+    found = chain(state.glob("task_*.inflight"), state.glob("task_*.journal"))
+    return sorted({int(path.name[len("task_") :].split(".")[0]) for path in found})
 
 
 def left_behind(state: Path, task: int) -> Iterator[Crumbs]:

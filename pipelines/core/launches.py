@@ -30,7 +30,10 @@ _TAIL = 20
 
 
 class LaunchRecord(msgspec.Struct, frozen=True):
-    """`launch-NNN.json`. `job` is the array job of a plain sbatch launch, `submitted_tasks` how many tasks it has."""
+    """`launch-NNN.json`. `job` is the array job of a plain sbatch launch, `submitted_tasks` how many tasks it has.
+
+    `suspects`: keys of items that earlier launches had in flight when they died; they are tried alone.
+    """
 
     number: int
     tasks: int
@@ -46,6 +49,7 @@ class LaunchRecord(msgspec.Struct, frozen=True):
     submitted_tasks: Optional[int] = None
     pardon: bool = False
     sweep_round: int = 0
+    suspects: list[str] = []
     format: int = 1
 
 

@@ -50,6 +50,22 @@ def held(path: Path, wait_s: float, what: str) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def tried(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path` if it is free at once; yields whether it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path))
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, NotImplementedError, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _acquire(lock: FileLock, path: Path, wait_s: float, what: str) -> None:
     try:
         lock.acquire(timeout=0)

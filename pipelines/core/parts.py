@@ -7,6 +7,7 @@ count and CRC-32 find damage that came later.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 
 from pipelines.core import clock, paths, provenance, store
 from pipelines.core.errors import StorageError, signature
+from pipelines.core.journal import Entry, Journal
 from pipelines.core.manifest import Item
 
 DONE = "done"
@@ -85,35 +87,44 @@ def error_of(exception: BaseException, kind: str = EXCEPTION) -> Error:
 
 
 class PartWriter:
-    """Collects rows of one task and publishes them as parts. Not safe to share between threads."""
+    """Collects rows of one task and publishes them as parts. Not safe to share between threads.
+
+    With a journal, rows survive the death of the process from `keep` on, and that of the node from `publish` on.
+    """
 
     def __init__(self, folder: Path, run: str, launch: int, task: int) -> None:
         self._folder = folder
         self._run, self._launch, self._task = run, launch, task
-        self._rows: list[tuple[int, bytes]] = []
+        self.journal: Optional[Journal] = None
+        self._entries: list[Entry] = []
+        self._kept = 0
         self._bytes = 0
-        self._failed = 0
-        self._seconds = 0.0
         self._started = clock.now()
 
     def done(self, item: Item, result: Mapping[str, Any], audio_seconds: float) -> None:
         """Add the result of an item."""
-        self._add(item, _encode(Row(item.index, item.key, DONE, msgspec.Raw(_encode(result)))))
-        self._seconds += audio_seconds
+        row = _encode(Row(item.index, item.key, DONE, msgspec.Raw(_encode(result))))
+        self.add(Entry(item.index, audio_seconds, False, row))
 
     def failed(self, item: Item, error: Error) -> None:
         """Add a strike against an item."""
-        self._add(item, _encode(Row(item.index, item.key, FAILED, error=error)))
-        self._failed += 1
+        self.add(Entry(item.index, 0.0, True, _encode(Row(item.index, item.key, FAILED, error=error))))
 
-    def _add(self, item: Item, row: bytes) -> None:
-        self._rows.append((item.index, row))
-        self._bytes += len(row)
+    def add(self, entry: Entry) -> None:
+        """Add a row."""
+        self._entries.append(entry)
+        self._bytes += len(entry.row)
+
+    def keep(self) -> None:
+        """Write the rows added since the last call into the journal."""
+        if self.journal is not None and self._kept < len(self._entries):
+            self.journal.add(self._entries[self._kept :])
+        self._kept = len(self._entries)
 
     @property
     def rows(self) -> int:
         """Rows not yet published."""
-        return len(self._rows)
+        return len(self._entries)
 
     @property
     def size(self) -> int:
@@ -127,37 +138,39 @@ class PartWriter:
 
     def publish(self) -> Optional[Path]:
         """Publish the collected rows as one part, under the first free sequence number; None if there are none."""
-        if not self._rows:
-            self._started = clock.now()
-            return None
-        self._rows.sort(key=lambda entry: entry[0])
-        body = b"\n".join(row for _, row in self._rows) + b"\n"
+        path = self._publish() if self._entries else None
+        if self.journal is not None:
+            self.journal.clear()
+        self._entries, self._kept, self._bytes = [], 0, 0
+        self._started = clock.now()
+        return path
+
+    def _publish(self) -> Path:
+        self._entries.sort(key=lambda entry: entry.place)
+        body = b"\n".join(entry.row for entry in self._entries) + b"\n"
         sequence = next_sequence(self._folder, self._task)
         while True:
             path = self._folder / f"{paths.task_name(self._task)}.{sequence:03d}.jsonl"
             if store.publish(path, _encode(_HeaderLine(self._header(sequence, body))) + b"\n" + body):
-                break
+                return path
             sequence += 1  # a twin attempt took the name; its part and this one are both whole, and merge once
-        self._rows, self._bytes, self._failed, self._seconds = [], 0, 0, 0.0
-        self._started = clock.now()
-        return path
 
     def _header(self, sequence: int, body: bytes) -> Header:
         return Header(
-            self._run,
-            self._launch,
-            self._task,
-            sequence,
-            store.ATTEMPT,
-            provenance.host(),
-            len(self._rows),
-            self._failed,
-            self._rows[0][0],
-            self._rows[-1][0],
-            round(self._seconds, 6),
-            zlib.crc32(body),
-            round(self._started, 3),
-            round(clock.now(), 3),
+            run=self._run,
+            launch=self._launch,
+            task=self._task,
+            sequence=sequence,
+            attempt=store.ATTEMPT,
+            host=provenance.host(),
+            rows=len(self._entries),
+            failed=sum(entry.failed for entry in self._entries),
+            first=self._entries[0].place,
+            last=self._entries[-1].place,
+            audio_seconds=round(math.fsum(entry.audio_seconds for entry in self._entries), 6),
+            crc32=zlib.crc32(body),
+            started=round(self._started, 3),
+            published=round(clock.now(), 3),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional
 
 import msgspec
 
-from pipelines.core import clock, launches, ledger, listing, parts, paths, plan, provenance, registry, store
+from pipelines.core import clock, launches, ledger, listing, parts, paths, plan, provenance, registry, store, suspects
 from pipelines.core.errors import StorageError, UsageError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.manifest import Identity, Item
@@ -146,6 +146,7 @@ class Run:
 
     def new_launch(self, wish: Wish, say: Callable[[str], None] = log.warning) -> Optional[LaunchRecord]:
         """Deal what is missing, and publish the launch. None where nothing is missing. `say` gets the warnings."""
+        suspected = suspects.of_earlier_launches(self)
         with self.scan(wish.relist, wish.sharding == BALANCED) as scan:
             for note in scan.notes:
                 say(note)
@@ -154,10 +155,10 @@ class Run:
                 _release(account.states)
             elif not account.left and wish.deal == launches.MISSING:
                 return None
-        return self._publish_launch(wish, scan.identity, account.states, say)
+        return self._publish_launch(wish, scan.identity, account.states, suspected, say)
 
     def _publish_launch(
-        self, wish: Wish, identity: Identity, states: bytearray, say: Callable[[str], None]
+        self, wish: Wish, identity: Identity, states: bytearray, suspected: list[str], say: Callable[[str], None]
     ) -> LaunchRecord:
         private = store.temporary(self.folder / "deal")
         try:
@@ -169,20 +170,21 @@ class Run:
                 private.unlink()
         skew = launches.skew(shares)
         record = LaunchRecord(
-            number,
-            wish.tasks,
-            wish.sharding,
-            wish.deal,
-            wish.cluster,
-            sum(share.items for share in shares),
-            identity,
-            round(skew, 4),
-            clock.iso(),
-            provenance.command(),
-            wish.job,
-            wish.submitted_tasks,
-            wish.pardon,
-            wish.sweep_round,
+            number=number,
+            tasks=wish.tasks,
+            sharding=wish.sharding,
+            deal=wish.deal,
+            cluster=wish.cluster,
+            items=sum(share.items for share in shares),
+            manifest=identity,
+            imbalance=round(skew, 4),
+            created=clock.iso(),
+            argv=provenance.command(),
+            job=wish.job,
+            submitted_tasks=wish.submitted_tasks,
+            pardon=wish.pardon,
+            sweep_round=wish.sweep_round,
+            suspects=suspected,
         )
         _warn_of_skew(record, say)
         store.publish(launches.record_path(self.folder, number), store.pretty(record))

@@ -19,10 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Iterable, Optional
 
-from pipelines.core import clock, heartbeat, inflight, lock, parts, paths, provenance
+from pipelines.core import clock, heartbeat, lock, paths, provenance, suspects
 from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
-from pipelines.core.manifest import Item
-from pipelines.core.parts import Error
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
 
@@ -33,6 +31,10 @@ _REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
 """Signals that mean "your time is up": the scheduler's SIGTERM and a user's SIGINT mean "stop" instead."""
 _LOADING_DEATHS = 2
 _SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
+
+
+class _Warned(Exception):  # noqa: N818 - no error
+    """A warning signal came before there was a worker."""
 
 
 class Supervisor:
@@ -55,6 +57,8 @@ class Supervisor:
         except LockedError as error:
             log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
             return SOME_FAILED
+        except _Warned:
+            return STOPPED_BY_WARNING
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -64,8 +68,8 @@ class Supervisor:
         if self._worker is not None and self._worker.poll() is None:
             with suppress(OSError):
                 self._worker.send_signal(signal.SIGTERM if number != signal.SIGINT else signal.SIGINT)
-        elif number == signal.SIGINT and self._worker is None:
-            raise KeyboardInterrupt
+        elif self._worker is None:
+            raise _Warned
 
     def _locked(self) -> int:
         name = paths.task_name(self.task)
@@ -78,17 +82,19 @@ class Supervisor:
             return self._supervise()
 
     def _supervise(self) -> int:
-        suspects = self._read_breadcrumbs(seen=None)
+        alone = suspects.indexes(suspects.question(self.run, self.launch, self.task, seen=None))
         idle_deaths = 0
         while True:
-            status = self._work(suspects)
+            status = self._work(alone)
             if status in _SETTLED:
                 return status
             cause = _cause(status)
-            suspects = self._read_breadcrumbs(seen=cause)
+            unwarned = self.warned is None
+            found = suspects.question(self.run, self.launch, self.task, seen=cause, strike=unwarned)
+            alone = suspects.indexes(found)
             if self.warned is not None:
                 return STOPPED_BY_WARNING
-            idle_deaths = 0 if suspects else idle_deaths + 1
+            idle_deaths = 0 if alone else idle_deaths + 1
             if idle_deaths == _LOADING_DEATHS:
                 log.error(
                     "The worker of task %d died twice with no item in flight (%s): most likely while the model was "
@@ -104,7 +110,7 @@ class Supervisor:
                 "The worker of task %d died (%s); %s.",
                 self.task,
                 cause,
-                f"trying alone the {len(suspects)} items it had in flight" if suspects else "starting it again",
+                f"trying alone the {len(alone)} items it had in flight" if alone else "starting it again",
             )
 
     def _work(self, alone: Iterable[int]) -> int:
@@ -134,38 +140,6 @@ class Supervisor:
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
             return self._worker.wait()
-
-    def _read_breadcrumbs(self, seen: Optional[str]) -> set[int]:
-        """Turn breadcrumbs of dead workers into suspects, and into strikes where only one item can be meant.
-
-        `seen`: how the worker of this supervisor died; None: the crumbs are of an attempt that nobody saw die.
-        """
-        suspects: set[int] = set()
-        for crumbs in inflight.left_behind(self.state, self.task):
-            if crumbs.alone and len(crumbs.indexes) == 1 and self.warned is None:
-                self._strike(crumbs.indexes[0], seen)
-            suspects.update(crumbs.indexes)
-            with suppress(OSError):
-                crumbs.path.unlink()
-        return suspects
-
-    def _strike(self, index: int, seen: Optional[str]) -> None:
-        item = self._item(index)
-        if item is None:
-            return
-        if seen is None:
-            message = "the whole task vanished while it had only this item in flight"
-            error = Error("TaskLost", message, f"TaskLost: {message}", parts.LOST)
-        else:
-            message = f"the worker process died ({seen}) while it had only this item in flight"
-            error = Error("WorkerDied", message, f"WorkerDied: {message}", parts.DIED)
-        writer = parts.PartWriter(self.run.parts_folder(self.launch), self.run.id, self.launch, self.task)
-        writer.failed(item, error)
-        writer.publish()
-        log.warning("Item %d (%s): %s.", index + 1, item.audio_filepath, message)
-
-    def _item(self, index: int) -> Optional[Item]:
-        return next((item for item in self.run.deal(self.launch).items(self.task) if item.index == index), None)
 
 
 def _append(path: Path) -> IO[bytes]:

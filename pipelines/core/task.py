@@ -18,6 +18,7 @@ from pipelines.core import clock, heartbeat, ledger, parts, provenance, store
 from pipelines.core.errors import DONE, STOPPED_BY_WARNING
 from pipelines.core.heartbeat import Beating, End, Heartbeat
 from pipelines.core.inflight import Breadcrumb
+from pipelines.core.journal import Journal
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Processor, Resources, Result
 from pipelines.core.run import Run
@@ -92,10 +93,12 @@ class TaskLoop:
             self.beat.state = "loading"
             beating.now()
             processor = self.run.pipeline.load(self.run.plan.parameters, self.resources)
+            journal = self._part.journal = Journal(self.state, self.task)
             try:
                 finished = self._process_all(processor, beating)
             finally:
                 self._part.publish()
+                journal.close()
             if not finished:
                 return STOPPED_BY_WARNING
             processor.close()
@@ -106,7 +109,7 @@ class TaskLoop:
 
     def _read_standings(self) -> None:
         """What earlier attempts at this task, and later launches, made of its items."""
-        pardoned = self.run.pardoned_before()
+        pardoned, suspects = self.run.pardoned_before(), set(self.run.record(self.launch).suspects)
         mine = {item.key: item for item in self._dealt()} if self.run.launch_numbers()[-1] > self.launch else None
         for launch, owner, path in self.run.part_files(self.launch):
             if launch == self.launch and owner != self.task:
@@ -116,11 +119,11 @@ class TaskLoop:
                     self._standings.setdefault(row.key, ledger.Standing()).add(row)
         for item in self._dealt():
             standing = self._standings.get(item.key)
+            if item.key in suspects or (standing is not None and standing.state == ledger.STRUCK):
+                self.alone.add(item.index)
             if standing is None:
                 continue
-            if standing.state == ledger.STRUCK:
-                self.alone.add(item.index)
-            elif standing.state in (ledger.DONE, ledger.QUARANTINED):
+            if standing.state in (ledger.DONE, ledger.QUARANTINED):
                 self.beat.settled_before += 1
                 self.beat.audio_seconds_before += item.duration or 0.0
 
@@ -206,6 +209,7 @@ class TaskLoop:
             self._part.done(item, result, seconds)
             self.beat.done += 1
             self.beat.audio_seconds += seconds
+        self._part.keep()
         self._publish_when_due()
 
     def _strike(self, item: Item, exception: Exception) -> None:

@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 
 def _die_with_parent() -> None:
     """Ask the kernel (Linux) to kill this process when its supervisor dies, so that no ghost goes on working."""
+    parent = os.getppid()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before it could be asked
+        os._exit(SOME_FAILED)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
