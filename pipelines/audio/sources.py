@@ -1,0 +1,113 @@
+"""What recordings are decoded with: our own reader for 16-bit WAVE, and libsndfile. The third is in `ffmpeg`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional, Protocol
+
+import numpy as np
+
+from pipelines.audio import truncation
+from pipelines.audio.resample import Int16, Samples
+from pipelines.audio.riff import PRead, WaveHeader
+from pipelines.core.errors import ItemError
+
+
+class Source(Protocol):
+    """A decoder, at the recording's own rate and channels."""
+
+    rate: int
+    channels: int
+
+    def read(self, frames: int) -> Samples:
+        """The next frames: as many as asked for, fewer at the end only. Shape (frames,) or (frames, channels)."""
+        ...
+
+    def close(self) -> None:
+        """Free what was opened; not the descriptor it was given."""
+        ...
+
+
+class NotReadableError(Exception):
+    """This decoder does not know the format; another may."""
+
+
+class Wave:
+    """16-bit WAVE files, read straight into arrays of integers."""
+
+    def __init__(self, descriptor: int, header: WaveHeader) -> None:
+        self.rate, self.channels = header.rate, header.channels
+        self._descriptor = descriptor
+        self._offset, self._left = header.offset, header.frames
+
+    def read(self, frames: int) -> Samples:
+        """The next frames."""
+        frames = min(frames, self._left)
+        samples: Int16 = np.empty(frames * self.channels, "<i2")
+        view = samples.view(np.uint8).data
+        done = 0
+        while done < view.nbytes:
+            count = os.preadv(self._descriptor, [view[done:]], self._offset + done)
+            if not count:
+                raise ItemError("The WAVE file became shorter while it was being read.")
+            done += count
+        self._offset += done
+        self._left -= frames
+        return samples if self.channels == 1 else samples.reshape(frames, self.channels)
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class Sndfile:
+    """Whatever libsndfile reads: flac, ogg, opus, mp3, aiff, and the other kinds of WAVE."""
+
+    def __init__(self, descriptor: int, size: int, pread: PRead) -> None:
+        import soundfile
+
+        self._error: Any = soundfile.LibsndfileError
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            # A descriptor, not the path: the name needs no encoding, and the file cannot be swapped in between.
+            self._file = soundfile.SoundFile(descriptor, closefd=False)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise NotReadableError(_reason(error)) from None
+        self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
+        self._type = "int16" if self._file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
+        self._promised = _promised(self._file, pread)
+        self._done = 0
+        if self._file.format == "OGG" and truncation.ogg_is_cut(pread, size):
+            raise ItemError("The file is truncated: it ends in the middle of an Ogg page.")
+
+    def read(self, frames: int) -> Samples:
+        """The next frames."""
+        try:
+            samples: Samples = self._file.read(frames, dtype=self._type)
+        except self._error as error:
+            raise ItemError(
+                f"The file is damaged or truncated: {_reason(error)} (after {self._done / self.rate:.1f} s)."
+            ) from None
+        self._done += len(samples)
+        if len(samples) < frames and self._promised is not None and self._done < self._promised:
+            raise ItemError(
+                f"The file is truncated: its header promises {self._promised / self.rate:.3f} s of audio, and "
+                f"{self._done / self.rate:.3f} s are there."
+            )
+        return samples
+
+    def close(self) -> None:
+        """Close libsndfile's view of the file."""
+        self._file.close()
+
+
+def _promised(file: Any, pread: PRead) -> Optional[int]:
+    """The frames that the header promises, or None where libsndfile only estimates them."""
+    frames = int(file.frames)
+    if frames >= 1 << 62 or (file.format == "MP3" and not truncation.mp3_tells_length(pread)):
+        return None
+    return frames
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).rpartition("': ")[2].strip() or type(error).__name__
+    return text.removeprefix("Error : ").rstrip(".")
