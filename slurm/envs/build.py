@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from pipelines.core.errors import EnvironmentNotFit
-from slurm.envs import conda, places, torch
+from slurm.envs import conda, libraries, places, torch
 from slurm.envs.definition import Definition
 from slurm.envs.uv import Uv
 
@@ -59,7 +59,8 @@ def _make(definition: Definition, root: Path, prefix: Path) -> None:
     uv = Uv(root)
     try:
         tool = stamp["tool"] if usable else _make_prefix(uv, definition, prefix)
-        layer = torch.sync(uv, definition, prefix)
+        extras = torch.sync(uv, definition, prefix)
+        extras.update(libraries.complete(definition, prefix))
     except subprocess.CalledProcessError as error:
         raise EnvironmentNotFit(
             f"Environment {definition.name} could not be made: `{' '.join(map(str, error.cmd[:3]))} …` ended with "
@@ -67,7 +68,7 @@ def _make(definition: Definition, root: Path, prefix: Path) -> None:
             f"reach or the disk is full. What was fetched is kept; run `./voxarray env create {definition.name}`."
         ) from error
     version = _version(prefix)
-    places.write_stamp(prefix, {"lock": str(definition.digest()), "python": version, "tool": tool, **layer})
+    places.write_stamp(prefix, {"lock": str(definition.digest()), "python": version, "tool": tool, **extras})
     marker.unlink()
     places.say(f"environment {definition.name} is ready: Python {version}, {time.monotonic() - begun:.0f} s")
 

@@ -6,6 +6,7 @@
     #: include launcher vad   environments whose requirements belong to this one
     #: without torch          dependencies of dependencies that are never installed
     #: torch torch==2.13.0    the layer that differs by machine (see `slurm.envs.torch`)
+    #: library libc++.so.1=libc++1  shared libraries of the system, and the Debian package of each
     #: import numpy soundfile modules that `env check` imports
     #: call ten_vad:TenVad    and things that it calls without arguments
 """
@@ -22,7 +23,7 @@ from pipelines.core.errors import UsageError
 from pipelines.core.paths import repository
 
 _DIRECTIVE = re.compile(r"^#:\s*(\w+)\s+(.*)$")
-_KEYS = ("python", "include", "without", "torch", "import", "call")
+_KEYS = ("python", "include", "without", "torch", "library", "import", "call")
 _VERSIONED = re.compile(r"^(?P<base>.+)-(?P<python>3\.\d+)$")
 
 
@@ -37,6 +38,7 @@ class Definition:
     includes: Tuple[str, ...] = ()
     without: Tuple[str, ...] = ()
     torch: Tuple[str, ...] = ()
+    libraries: Tuple[str, ...] = ()
     imports: Tuple[str, ...] = ()
     calls: Tuple[str, ...] = ()
 
@@ -101,7 +103,12 @@ def _read(name: str, base: str, python: Optional[str]) -> Definition:
     for included in words["include"]:
         other = _read(included, included, None)
         requirements += [line for line in other.requirements if line not in requirements]
-        for key, values in (("without", other.without), ("import", other.imports), ("call", other.calls)):
+        for key, values in (
+            ("without", other.without),
+            ("library", other.libraries),
+            ("import", other.imports),
+            ("call", other.calls),
+        ):
             words[key] += [value for value in values if value not in words[key]]
     return Definition(
         name=name,
@@ -111,6 +118,7 @@ def _read(name: str, base: str, python: Optional[str]) -> Definition:
         includes=tuple(words["include"]),
         without=tuple(words["without"]),
         torch=tuple(words["torch"]),
+        libraries=tuple(words["library"]),
         imports=tuple(words["import"]),
         calls=tuple(words["call"]),
     )
