@@ -56,11 +56,11 @@ class Run:
         folder = paths.run_folder(name)
         if fresh:
             _set_aside(folder)
-        if not (folder / "run.json").exists():
+        if not store.is_published(folder / "run.json"):
             draft, diff = plan.draft(pipeline, source, stem, parameters)
             if diff:
-                store.publish(folder / "code.diff", diff)
-            store.publish(folder / "run.json", store.pretty(draft))
+                store.ensure(folder / "code.diff", diff)
+            store.ensure(folder / "run.json", store.pretty(draft))
         return cls.open(name)
 
     @classmethod
@@ -187,7 +187,7 @@ class Run:
             suspects=suspected,
         )
         _warn_of_skew(record, say)
-        store.publish(launches.record_path(self.folder, number), store.pretty(record))
+        store.write_json(launches.record_path(self.folder, number), record)
         return record
 
     def _assignments(self, wish: Wish, states: bytearray) -> Iterator[tuple[int, Item]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -23,6 +24,7 @@ from pipelines.core.errors import StorageError
 ATTEMPT = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 """Names this process among all processes on all nodes."""
 
+_MAKER = re.compile(r"\.(?P<host>[^.]+)-(?P<process>\d+)-[0-9a-f]{8}(-[0-9a-f]{4})?\.tmp$")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
 
 
@@ -136,14 +138,30 @@ def _same_file(private: Path, path: Path) -> bool:
 
 
 def _claim_without_links(private: Path, path: Path) -> bool:
-    """Reserve the name exclusively, then replace the empty reservation. Readers take an empty file as unpublished."""
+    """Reserve the name exclusively, then replace the empty reservation. Readers take an empty file as unpublished.
+
+    A reservation is never taken over, for its owner may be slow, not dead: a dead one costs the name, no more.
+    """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
-        if path.stat().st_size:
-            return False
+        return False
     os.replace(private, path)
     return True
+
+
+def is_published(path: Path) -> bool:
+    """Whether `path` stands with its content: an empty file is a name that was reserved and not filled yet."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def ensure(path: Path, data: bytes) -> None:
+    """Publish `data` at `path` unless something is there, where the bytes of any writer will do."""
+    if not publish(path, data) and not is_published(path):
+        replace(path, data)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -165,12 +183,11 @@ def replace_quickly(path: Path, data: bytes) -> None:
 
 def left_by_the_dead(name: str) -> bool:
     """Whether a private file's name says that a process of this host made it, and that process is gone."""
-    host, _, rest = name[name.rfind(f".{ATTEMPT.split('-', maxsplit=1)[0]}-") + 1 :].partition("-")
-    process = rest.split("-")[0]
-    if host != ATTEMPT.split("-", maxsplit=1)[0] or not process.isdigit():
+    match = _MAKER.search(name)
+    if match is None or match["host"] != ATTEMPT.rsplit("-", 2)[0]:
         return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(match["process"]), 0)
     except ProcessLookupError:
         return True
     except OSError:
