@@ -1,7 +1,11 @@
 """A pipeline for the tests of the engine: it needs no audio, and can be told to be slow, to fail and to die.
 
-What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `kill` (a
-signal that the process sends itself), `once` (a path: the fault happens only until that file exists).
+What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `batch` (the
+whole call raises while the item shares its batch), `short` (the call returns one result too few), `kill` (a signal
+that the process sends itself), `once` (a path: the fault happens only until that file exists).
+
+Variables: `TOY_NAP` (sleep of every item), `TOY_BATCH` (items a batch), `TOY_SEEN` (a file that gets the name of every
+item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading).
 """
 
 from __future__ import annotations
@@ -26,14 +30,21 @@ class Processor:
         self.concurrency = resources.cpus
         self.batch_items = int(os.environ.get("TOY_BATCH", "4"))
         self._factor = parameters["factor"]
+        time.sleep(float(os.environ.get("TOY_LOAD_S", "0")))
         if os.environ.get("TOY_DIE_LOADING"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
-        return [self._one(item) for item in items]
+        fields = [item.fields() for item in items]
+        if len(items) > 1:
+            for row in fields:
+                if "batch" in row:
+                    raise RuntimeError(row["batch"])
+        results = [self._one(item, row) for item, row in zip(items, fields)]
+        return results[:-1] if any("short" in row for row in fields) else results
 
-    def _one(self, item: Item) -> Union[dict[str, Any], Exception]:
-        fields = item.fields()
+    def _one(self, item: Item, fields: Mapping[str, Any]) -> Union[dict[str, Any], Exception]:
+        _note(item)
         time.sleep(fields.get("nap", 0) or float(os.environ.get("TOY_NAP", "0")))
         once = fields.get("once")
         if once is None or not Path(once).exists():
@@ -43,12 +54,21 @@ class Processor:
                 os.kill(os.getpid(), fields["kill"])
                 time.sleep(10)
             if "raise" in fields:
-                raise ItemError(fields["raise"])
+                return ItemError(fields["raise"])
         digest = hashlib.sha256(item.audio_filepath.encode()).hexdigest()[:12]
         return {"tone": digest, "loud": round(self._factor * len(item.audio_filepath), 3)}
 
     def close(self) -> None:
         pass
+
+
+def _note(item: Item) -> None:
+    """Append the item's name to the file of those seen, in one system call."""
+    path = os.environ.get("TOY_SEEN")
+    if path:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.write(file, f"{Path(item.audio_filepath).name}\n".encode())
+        os.close(file)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 PIPELINE = Pipeline(
     name="tone",
+    environment="vad",
     summary="A pipeline for the tests of the engine.",
     load=Processor,
     add_arguments=add_arguments,

@@ -1,0 +1,34 @@
+"""Every test of the engine gets a home of its own, the toy pipelines, and no trace of a scheduler around it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.core.world import World, seed
+
+settings.register_profile(
+    "engine",
+    deadline=None,
+    derandomize=not os.environ.get("VOXARRAY_EXPLORE"),  # set it to look for new counterexamples
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+    database=None,
+)
+settings.load_profile("engine")
+
+
+def pytest_report_header():
+    return f"voxarray: seed {seed()} (VOXARRAY_SEED), {os.environ.get('VOXARRAY_KILLS', '200')} kills (VOXARRAY_KILLS)"
+
+
+@pytest.fixture
+def world():
+    with World() as made:
+        yield made

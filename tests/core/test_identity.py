@@ -1,0 +1,120 @@
+"""Identity: of items (path and offset), of runs (what changes results), of what produced them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.core import provenance, registry
+from pipelines.core.errors import UsageError
+from pipelines.core.manifest import key_of, parse
+from pipelines.core.plan import run_id, stem_of
+from pipelines.core.run import Run
+from tests.core.world import REPOSITORY, launch, settle
+
+texts = st.text(min_size=1, max_size=30)
+offsets = st.one_of(st.just(0.0), st.integers(1, 10**9).map(lambda n: n / 1000))
+
+
+@given(texts, offsets, texts, offsets)
+def test_two_items_are_the_same_where_path_and_offset_are(path, offset, other, shift):
+    assert (key_of(path, offset) == key_of(other, shift)) == ((path, offset) == (other, shift))
+
+
+def test_other_fields_and_their_order_do_not_change_an_item():
+    bare = parse(0, b'{"audio_filepath":"/a.wav"}')
+    full = parse(7, b'{"text": "x", "offset": 0, "duration": 2, "audio_filepath": "\\u002fa.wav"}')
+    assert bare.key == full.key
+    assert full.fields()["text"] == "x"
+    assert parse(0, b'{"audio_filepath":"/a.wav","offset":0.5}').key != bare.key
+
+
+def name(manifest: str = "/data/corpus.json", pipeline: str = "tone", **parameters: object) -> str:
+    return run_id(pipeline, Path(manifest), None, parameters)
+
+
+def test_the_same_command_is_the_same_run_and_a_changed_parameter_another():
+    assert name(a=1, b=2.0) == name(b=2.0, a=1)
+    different = [name(a=1, b=2.5), name(a=1), name("/data/corpus2.json", a=1), name(pipeline="chime", a=1)]
+    different.append(run_id("tone", Path("/data/corpus.json"), Path("/out/corpus"), {"a": 1}))
+    assert len({*different, name(a=1, b=2.0)}) == 6
+    assert name().startswith("corpus-")
+
+
+names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=40)
+
+
+@given(names)
+def test_a_runs_name_is_safe_in_shells_and_file_names(text):
+    stem = stem_of(Path("/data") / text)
+    assert stem
+    assert not set(stem) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert stem[0] not in ".-"
+
+
+def test_the_same_command_resumes_and_another_parameter_does_not_mix(world):
+    path = world.manifest(5)
+    run = world.run(path)
+    settle(run, launch(run))
+    again = world.run(path)
+    assert again.id == run.id
+    assert again.plan == run.plan
+    assert again.new_launch.__self__.launch_numbers() == [0]
+    other = world.run(path, factor=2.0)
+    assert other.id != run.id
+    assert not list(other.part_files())
+
+
+def test_fresh_moves_the_earlier_run_aside_whole(world):
+    path = world.manifest(3)
+    run = world.run(path)
+    settle(run, launch(run))
+    before = {file.name for file in run.folder.rglob("*") if file.is_file()}
+    fresh = Run.create(registry.find("tone"), path, None, {"factor": 1.0}, fresh=True)
+    assert fresh.id == run.id
+    assert not fresh.launch_numbers()
+    (aside,) = fresh.folder.parent.glob(f"{run.id}.until-*")
+    assert {file.name for file in aside.rglob("*") if file.is_file()} == before
+
+
+def test_the_plan_tells_what_produced_the_results(world):
+    diff = b"diff --git a/x b/x\n"
+    with mock.patch.object(provenance, "code", return_value=(provenance.Code("1" * 40, modified=True), diff)):
+        run = world.run(world.manifest(1))
+    assert run.plan.code.commit == "1" * 40
+    assert (run.folder / "code.diff").read_bytes() == diff
+    assert run.plan.parameters == {"factor": 1.0}
+    assert run.plan.environment.name == "vad"
+    assert run.plan.host
+
+
+def test_the_commit_is_asked_of_git_and_its_absence_is_no_error(tmp_path):
+    code, _ = provenance.code()
+    if (REPOSITORY / ".git").exists():
+        assert code.commit is None or len(code.commit) == 40
+    with mock.patch.object(provenance.paths, "repository", return_value=tmp_path):
+        assert provenance.code() == (provenance.Code(None, modified=False), b"")
+
+
+def test_an_unknown_run_and_an_unknown_pipeline_are_answered_with_what_there_is(world):
+    with pytest.raises(UsageError, match="There are no runs yet"):
+        Run.open("nothing-12345678")
+    run = world.run(world.manifest(1))
+    with pytest.raises(UsageError, match=run.id):
+        Run.open("nothing-12345678")
+    with pytest.raises(UsageError, match=r"chime.*tone"):
+        registry.find("bell")
+
+
+def test_a_plan_whose_name_was_reserved_and_never_filled_is_made_good(world):
+    """Where links do not exist, a process may die between reserving a name and filling it."""
+    path = world.manifest(2)
+    run = world.run(path)
+    whole = (run.folder / "run.json").read_bytes()
+    (run.folder / "run.json").write_bytes(b"")
+    assert world.run(path).id == run.id
+    assert len((run.folder / "run.json").read_bytes()) >= len(whole) - 40
