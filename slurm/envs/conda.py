@@ -44,7 +44,7 @@ def read(path: Path) -> Dict[str, List[str]]:
         elif entry[2].rstrip() == "pip:":
             key = "pip"
         elif key in lists:
-            lists[key].append(entry[2].strip().strip("\"'"))
+            lists[key].append(re.sub(r"^(['\"])(.*)\1$", r"\2", entry[2].strip()))
         else:
             raise UsageError(f"{path}, line {number}: {raw!r} is in no list of {', '.join(lists)}.")
     return lists

@@ -12,6 +12,14 @@ from typing import Dict, List
 from slurm.envs.definition import folder
 from slurm.envs.places import is_writable
 
+_SYSTEM_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where Debian, Fedora, SUSE and Alpine keep the certificates of authorities."""
+
 
 def pip() -> List[str]:
     """The command prefix of the pip that comes with the repository: it runs under any Python from 3.9, uninstalled."""
@@ -64,6 +72,9 @@ def uv_environment(configuration: Dict[str, str], root: Path) -> Dict[str, str]:
     ):
         if name in configuration:
             environment.setdefault(variable, configuration[name])
+    if any(Path(bundle).exists() for bundle in _SYSTEM_CERTIFICATES):
+        # as pip does: an institution's proxy is known to the system's store, and not to the one inside uv
+        environment.setdefault("UV_SYSTEM_CERTS", "true")
     home = environment.get("XDG_CACHE_HOME") or environment.get("HOME")
     if "UV_CACHE_DIR" not in environment and not (home and is_writable(Path(home))):
         environment["UV_CACHE_DIR"] = str(root / ".uv-cache")

@@ -39,10 +39,12 @@ print(json.dumps(loaded))
 _MODULE = "voxarray_libraries"
 _PRELOAD = '''"""Loads shared libraries that the system lacks, before a wheel asks for them. Written by voxarray."""
 import ctypes
+import os
+import sys
 
-for path in {paths!r}:
+for name in {names!r}:
     try:
-        ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(os.path.join(sys.prefix, "lib", "voxarray", name), ctypes.RTLD_GLOBAL)
     except OSError:  # the wheel's own import then says what it misses
         pass
 '''
@@ -125,5 +127,6 @@ def _apt(command: Sequence[str], cwd: Optional[Path] = None) -> str:
 def _preload(prefix: Path, paths: Sequence[str]) -> None:
     """Have the environment's Python load the libraries when it starts."""
     for site in prefix.glob("lib/python3*/site-packages"):
-        (site / f"{_MODULE}.py").write_text(_PRELOAD.format(paths=list(paths)), encoding="utf-8")
+        program = _PRELOAD.format(names=[Path(path).name for path in paths])
+        (site / f"{_MODULE}.py").write_text(program, encoding="utf-8")
         (site / f"{_MODULE}.pth").write_text(f"import {_MODULE}\n", encoding="utf-8")
