@@ -1,0 +1,66 @@
+"""Whether a run is at work right now: a second launch beside a live one would do the same items twice."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Optional
+
+from pipelines.core.errors import ClusterNotFit
+from pipelines.core.run import Run
+from slurm import cluster, request, sweep
+from slurm.request import Jobs
+
+
+def launch_at_work(run: Run) -> Optional[int]:
+    """The latest launch of a run with jobs in the queue or a live pump; None if there is none."""
+    for launch in reversed(run.launch_numbers()):
+        jobs = request.read(run, launch)
+        if jobs is None:
+            continue
+        verdict = sweep.read(run, launch)
+        if verdict is not None and verdict.outcome != sweep.CANCELLED:
+            return None
+        if is_at_work(jobs):
+            return launch
+    return None
+
+
+def is_at_work(jobs: Jobs) -> bool:
+    """Whether any job of a launch has not ended. Asked of the scheduler or the process table, never of a file's age."""
+    if jobs.cluster == "local":
+        return jobs.host == socket.gethostname() and any(is_pump(job.job_id) for job in jobs.jobs)
+    if cluster.fitness() is not None:
+        raise ClusterNotFit(
+            f"This run has jobs on Slurm ({request.spoken(jobs)}), and Slurm cannot be reached from {socket.gethostname()} "
+            "to ask how they stand. Give the command on a node of that cluster."
+        )
+    if jobs.ids:
+        return bool(cluster.queue(jobs.ids))
+    return jobs.state == request.SUBMITTING and bool(cluster.queue(name=jobs.name))
+
+
+def is_pump(pid: str) -> bool:
+    """Whether a process is a live pump (process ids come again, so its command is looked at)."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+    return b"slurm.local" in command
+
+
+def spoken(run: Run, launch: int) -> str:
+    """The message for a run that is at work already."""
+    jobs = request.read(run, launch)
+    what = request.spoken(jobs) if jobs is not None else ""
+    return (
+        f"{run.id} is at work already: launch {launch}, {what}. Nothing new was launched. `./voxarray status {run.id}` shows "
+        f"how far it is; `./voxarray cancel {run.id}` ends it, and then the same command launches what is missing."
+    )

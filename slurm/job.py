@@ -1,0 +1,48 @@
+"""What a job runs, in its pipeline's own environment: submitit unpickles these functions by name.
+
+Arguments are JSON, so that launcher and job may run on different versions of Python. Both functions end the process
+with their exit status themselves: how a task ended stands in the run's folder, and submitit's own result pickle (which
+a kill can leave half written, to fail every later attempt) is never made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+
+log = logging.getLogger(__name__)
+
+
+def run_task(text: str) -> None:
+    """Run one task of a launch. `text`: JSON object with run, launch, task, cpus, gpus, memory_mb."""
+    from pipelines.core import logs, paths, supervise
+    from pipelines.core.errors import VoxarrayError
+    from pipelines.core.pipeline import Resources
+
+    order = json.loads(text)
+    logs.to_stream(sys.stderr)
+    logs.to_file(paths.task_log(order["run"], order["launch"], order["task"]))
+    resources = Resources(order["cpus"], order["gpus"], order["memory_mb"])
+    try:
+        status = supervise.run_task(order["run"], order["launch"], order["task"], resources)
+    except VoxarrayError as error:
+        log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
+        status = error.exit_status
+    _end(status)
+
+
+def run_sweep(text: str) -> None:
+    """Run the sweep of a launch. `text`: JSON object with run, launch."""
+    from slurm import sweep
+
+    order = json.loads(text)
+    _end(sweep.main([order["run"], "--launch", str(order["launch"])]))
+
+
+def _end(status: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

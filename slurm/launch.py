@@ -1,0 +1,235 @@
+"""`./voxarray PIPELINE SOURCE …`: decide first, then commit. A dry run is the same decision without the commitment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple, Optional, Sequence
+
+from pipelines.core import lock, provenance, registry
+from pipelines.core.errors import ClusterNotFit, UsageError
+from pipelines.core.launches import LaunchRecord
+from pipelines.core.pipeline import Parameters, Pipeline
+from pipelines.core.run import Run, Wish
+from slurm import cluster, environments, flags, request, resources
+from slurm.request import Request
+from slurm.resources import Description, Setting
+
+_SETUP_WAIT_S = 6 * 3600.0
+_TASKS_ON_SLURM = 16
+
+
+class Decision(NamedTuple):
+    """Everything that a command amounts to, before anything is done about it."""
+
+    pipeline: Pipeline
+    description: Description
+    source: Path
+    stem: Optional[Path]
+    parameters: Parameters
+    where: str
+    settings: dict[str, Setting]
+    request: Request
+    tasks: Optional[int]
+    sharding: str
+    limit: Optional[int]
+    pardon: bool
+    fresh: bool
+    wait: bool
+
+
+def say(text: str) -> None:
+    """One message for the user, on standard error: standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def build_parser(description: Description, pipeline: Pipeline) -> flags.Parser:
+    """The command line of one pipeline."""
+    parser = flags.Parser(
+        prog=f"voxarray {pipeline.name}",
+        description=pipeline.summary,
+        formatter_class=argparse.HelpFormatter,
+    )
+    flags.add_source(parser, pipeline)
+    pipeline.add_arguments(parser)
+    flags.add_launch(parser, description)
+    return parser
+
+
+def main(name: str, folder: Path, arguments: Sequence[str]) -> int:
+    """The command of one pipeline; returns the exit status."""
+    description = resources.describe(folder)
+    pipeline = registry.find(name)
+    options = build_parser(description, pipeline).parse(arguments)
+    decision = decide(pipeline, description, options)
+    if options.dry_run:
+        from slurm import explain
+
+        print(explain.explain(decision))
+        return 0
+    return commit(decision)
+
+
+def decide(pipeline: Pipeline, description: Description, options: argparse.Namespace) -> Decision:
+    """Check everything that can be checked without touching the disk."""
+    source = Path(options.source).expanduser().absolute()
+    stem = Path(options.stem).expanduser().absolute() if options.stem else None
+    if not source.exists():
+        kind = "directory" if pipeline.source == "directory" else "manifest"
+        raise UsageError(f"The {kind} {source} does not exist on {provenance.host()}. Check the path.")
+    parameters = pipeline.parameters(options)
+    return decide_how(pipeline, description, options, source, stem, parameters)
+
+
+def decide_how(
+    pipeline: Pipeline,
+    description: Description,
+    options: argparse.Namespace,
+    source: Path,
+    stem: Optional[Path],
+    parameters: Parameters,
+    pardon: bool = False,
+) -> Decision:
+    """The part of a decision that a retry shares: where and with what."""
+    from slurm import profile
+
+    where = choose_cluster(options.cluster)
+    chosen = profile.load(options.profile, pipeline.name)
+    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
+    settings = resources.resolve(description, chosen.settings, chosen.name, given)
+    limit = resources.positive("--limit", options.limit) if options.limit is not None else None
+    python = environments.python(description.environment)
+    wanted = Request.of(settings, sbatch=chosen.sbatch, sweep=chosen.sweep, limit=limit, python=str(python))
+    wanted = fit_to_machine(wanted, settings) if where != "slurm" else wanted
+    tasks = resources.positive("--tasks", settings["tasks"].value) if "tasks" in settings else None
+    wait = options.wait if options.wait is not None else where != "slurm"
+    return Decision(
+        pipeline,
+        description,
+        source,
+        stem,
+        parameters,
+        where,
+        settings,
+        wanted,
+        tasks,
+        options.shard,
+        limit,
+        pardon,
+        getattr(options, "fresh", False),
+        wait,
+    )
+
+
+def choose_cluster(asked: str) -> str:
+    """`slurm`, `local` or `debug`. ClusterNotFit where Slurm was asked for and is not here."""
+    if asked not in ("auto", "slurm"):
+        return asked
+    why = cluster.fitness()
+    if why is None:
+        return "slurm"
+    if asked == "slurm":
+        raise ClusterNotFit(
+            f"--cluster slurm was asked for, but {why} on {provenance.host()}. Give the command on a login node of the "
+            "cluster (after `module load slurm`, where sites need that), or use --cluster local for this machine."
+        )
+    return "local"
+
+
+def fit_to_machine(wanted: Request, settings: dict[str, Setting]) -> Request:
+    """On this machine a task gets no more cores than there are, unless the command line insists."""
+    import msgspec
+
+    from slurm import local
+
+    if settings["cpus"].origin == "command line":
+        return wanted
+    return msgspec.structs.replace(wanted, cpus=min(wanted.cpus, local.cores()))
+
+
+def number_of_tasks(decision: Decision, run: Optional[Run]) -> int:
+    """What was asked for; else as many as last time; else a number that suits the place."""
+    if decision.tasks is not None:
+        return decision.tasks
+    if decision.where == "debug":
+        return 1
+    numbers = run.launch_numbers() if run is not None else []
+    if run is not None and numbers and run.record(numbers[-1]).cluster == decision.where:
+        return run.record(numbers[-1]).tasks
+    if decision.where == "slurm":
+        return _TASKS_ON_SLURM
+    from slurm import local
+
+    return local.slots(decision.request)
+
+
+def commit(decision: Decision) -> int:
+    """Make the run and its launch, and submit it; returns the exit status."""
+    ensure_environment(decision)
+    run = Run.create(decision.pipeline, decision.source, decision.stem, decision.parameters, decision.fresh)
+    return commit_run(decision, run)
+
+
+def ensure_environment(decision: Decision) -> None:
+    """Make the pipeline's environment if it is not there."""
+    name = decision.description.environment
+    if not environments.is_ready(name):
+        say(
+            f"The environment {name} of {decision.pipeline.name} is not there yet (or its lock has changed); making it."
+        )
+        environments.ensure(name)
+
+
+def commit_run(decision: Decision, run: Run) -> int:
+    """Launch what a run lacks, and follow it where that was asked for."""
+    from slurm import active, waiting
+
+    busy = active.launch_at_work(run)
+    if busy is not None:
+        say(active.spoken(run, busy))
+        return waiting.wait(run, busy) if decision.wait else 0
+    record = new_launch(decision, run)
+    if record is None:
+        return waiting.finish(run)
+    say(
+        f"Run {run.id}, launch {record.number}: {record.items:,} items over {record.tasks} tasks "
+        f"({'Slurm' if decision.where == 'slurm' else 'this machine'})."
+    )
+    return start(decision, run, record)
+
+
+def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
+    """Deal what is missing; None where nothing is."""
+    wish = Wish(
+        number_of_tasks(decision, run),
+        decision.sharding,
+        cluster="local" if decision.where == "debug" else decision.where,
+        limit=decision.limit,
+        pardon=decision.pardon,
+    )
+    with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
+        return run.new_launch(wish, say)
+
+
+def start(decision: Decision, run: Run, record: LaunchRecord) -> int:
+    """Submit a launch to where it was decided to run."""
+    from slurm import local, submit, waiting
+
+    if decision.where == "debug":
+        return local.debug(run, record, decision.request)
+    if decision.where == "local":
+        process = local.start(run, record, decision.request)
+        if not decision.wait:
+            say(f"It runs on by itself (process {process.pid}). `./voxarray status {run.id}` shows how far it is.")
+            return 0
+        return waiting.wait_here(run, record.number, process)
+    jobs = submit.submit(run, record, decision.request)
+    say(f"Submitted: {request.spoken(jobs)}.")
+    if decision.wait:
+        return waiting.wait(run, record.number)
+    say(
+        f"It needs nothing more from this terminal. `./voxarray status {run.id}` shows how far it is; the sweep merges "
+        f"into {run.plan.outputs} when every item is accounted for."
+    )
+    return 0
