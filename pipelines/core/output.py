@@ -137,13 +137,18 @@ class ManifestOutput:
 
 
 def with_fields(row: bytes, result: bytes) -> bytes:
-    """A row (JSON object) with the fields of `result` (JSON object) added, or replaced where the row has them."""
-    names = msgspec.json.decode(result, type=dict[str, msgspec.Raw]) if result != b"{}" else {}
-    if not names:
+    """A row (JSON object) with the fields of `result` (compact JSON object) added, or replaced where it has them.
+
+    The row's own bytes stay as they are where no field is replaced. Adding the same fields again changes no byte.
+    """
+    body, added = row.strip(), b"," + result[1:]
+    if result == b"{}" or body.endswith(added):
         return row
-    body = row.rstrip()
-    if any(b'"%s"' % name.encode() in body for name in names) or b"\\" in body or body == b"{}":
-        merged = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        merged.update(names)
-        return msgspec.json.encode(merged)
-    return body[:-1].rstrip() + b"," + result.lstrip()[1:]
+    names = msgspec.json.decode(result, type=dict[str, msgspec.Raw])
+    # A name may stand in the row with escapes, or be a mere value in it; then the row has to be parsed to know.
+    if b"\\" in body or len(body) < 4 or any(b'"%s"' % name.encode() in body for name in names):
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        if not fields or not names.keys().isdisjoint(fields):
+            fields.update(names)
+            return msgspec.json.encode(fields)
+    return body[:-1].rstrip() + added
