@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -64,4 +63,4 @@ def make(tool: Path, definition: Definition, prefix: Path) -> None:
     channels = [word for channel in read(definition.conda)["channels"] for word in ("--channel", channel)]
     # `create` with the specifications is the one spelling that conda, mamba and micromamba share in every version
     command = [str(tool), "create", "--yes", "--prefix", str(prefix), "--override-channels", *channels]
-    subprocess.run([*command, *specifications(definition)], check=True, stdout=sys.stderr)
+    subprocess.run([*command, *specifications(definition)], check=True, stdout=places.STDERR)

@@ -24,6 +24,9 @@ STAMP = ".voxarray-stamp"
 LOCK_COPY = ".voxarray-lock"
 """The lock that the launcher's environment was made from: bash compares it without starting another program."""
 
+STDERR = 2
+"""Where the programs that make environments report to; standard output stays the command's own."""
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 

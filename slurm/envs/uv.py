@@ -27,8 +27,7 @@ class Uv:
     def run(self, arguments: Sequence[str], indexes: bool = True) -> None:
         """Run uv, its progress on standard error; CalledProcessError when it fails."""
         command = [str(self.executable), *arguments, *(self.options if indexes else ())]
-        # uv's own report goes to standard error already; standard output stays the command's
-        subprocess.run(command, check=True, env=self.environment, stdout=sys.stderr)
+        subprocess.run(command, check=True, env=self.environment, stdout=places.STDERR)
 
     def interpreter(self, definition: Definition) -> Path:
         """An interpreter that the environment accepts: of this machine, else one that uv downloads."""

@@ -12,6 +12,9 @@ from typing import Dict, Iterator
 import pytest
 from fresh import KEPT, copy_repository
 
+from pipelines.core.paths import repository
+from slurm.envs import build, definition, index, places
+
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
@@ -46,3 +49,21 @@ def has_system_python(bare: Dict[str, str]) -> None:
     found = shutil.which("python3", path=bare["PATH"])
     if found is None:
         pytest.skip("this machine has no system-wide python3")
+
+
+@pytest.fixture
+def prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of prefixes, and no conda."""
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "envs"))
+    monkeypatch.setenv(build.TOOL_VARIABLE, "uv")
+    return tmp_path / "envs"
+
+
+@pytest.fixture
+def definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `envs/` that a test may change."""
+    copy = tmp_path / "definitions"
+    shutil.copytree(repository() / "envs", copy, ignore=shutil.ignore_patterns(".prefix", ".tools"))
+    for module in (definition, index):
+        monkeypatch.setattr(module, "folder", lambda: copy)
+    return copy

@@ -13,6 +13,9 @@ import pytest
 
 from pipelines.core.paths import repository
 
+SMALL = "engine-{}.{}".format(*sys.version_info)
+"""An environment that is made in two seconds, with the Python that is surely here."""
+
 NOBODY = 65534
 """User and group id of the account without privileges."""
 
@@ -61,3 +64,10 @@ def run(command: Sequence[object], env: Dict[str, str], cwd: Path) -> subprocess
         list(map(str, command)), env=env, cwd=cwd, timeout=240, capture_output=True, text=True, check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+def module_file(prefix: Path, module: str) -> Path:
+    """Where the environment's Python finds a module."""
+    question = f"import {module}; print({module}.__file__)"
+    command = [str(prefix / "bin" / "python"), "-I", "-c", question]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
