@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Optional
 
 from pipelines.core.errors import ClusterNotFit
+from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run
 from slurm import cluster, request, sweep
+from slurm.cluster import Queued
 from slurm.request import Jobs
 
 
 def launch_at_work(run: Run) -> Optional[int]:
     """The latest launch of a run with jobs in the queue or a live pump; None if there is none."""
     for launch in reversed(run.launch_numbers()):
-        jobs = request.read(run, launch)
-        if jobs is None:
-            continue
         verdict = sweep.read(run, launch)
         if verdict is not None and verdict.outcome != sweep.CANCELLED:
             return None
-        if is_at_work(jobs):
+        jobs = request.read(run, launch)
+        if is_at_work(jobs) if jobs is not None else _is_array_at_work(run.record(launch)):
             return launch
     return None
+
+
+def _is_array_at_work(record: LaunchRecord) -> bool:
+    """Whether a launch of plain sbatch has tasks in the queue; nobody knows where its cluster cannot be asked."""
+    return record.job is not None and cluster.fitness() is None and bool(cluster.queue([record.job]))
 
 
 def is_at_work(jobs: Jobs) -> bool:
@@ -36,9 +41,15 @@ def is_at_work(jobs: Jobs) -> bool:
             f"This run has jobs on Slurm ({request.spoken(jobs)}), and Slurm cannot be reached from {socket.gethostname()} "
             "to ask how they stand. Give the command on a node of that cluster."
         )
-    if jobs.ids:
-        return bool(cluster.queue(jobs.ids))
-    return jobs.state == request.SUBMITTING and bool(cluster.queue(name=jobs.name))
+    return bool(queued(jobs))
+
+
+def queued(jobs: Jobs) -> list[Queued]:
+    """The jobs of a launch that are in the queue. A cluster gives its job ids anew one day, so names must agree, too."""
+    found = cluster.queue(jobs.ids) if jobs.ids else []
+    if jobs.state != request.SUBMITTED:  # its launcher may have died between sbatch and noting the id
+        found += cluster.queue(name=f"{jobs.name},{jobs.name}{request.SWEEP_SUFFIX}")
+    return [entry for entry in found if entry.name.startswith(jobs.name)]
 
 
 def is_pump(pid: str) -> bool:
@@ -59,7 +70,7 @@ def is_pump(pid: str) -> bool:
 def spoken(run: Run, launch: int) -> str:
     """The message for a run that is at work already."""
     jobs = request.read(run, launch)
-    what = request.spoken(jobs) if jobs is not None else ""
+    what = request.spoken(jobs) if jobs is not None else f"array {run.record(launch).job}"
     return (
         f"{run.id} is at work already: launch {launch}, {what}. Nothing new was launched. `./voxarray status {run.id}` shows "
         f"how far it is; `./voxarray cancel {run.id}` ends it, and then the same command launches what is missing."

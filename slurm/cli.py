@@ -21,12 +21,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "merge": Command("RUN", "merge by hand: parts -> outputs, with the proof", "slurm.control", "merge"),
+    "merge": Command("RUN", "merge by hand: parts -> outputs, with the proof", "slurm.control", "run_merge"),
     "status": Command("[RUN]", "how far it is: tasks, speed, time left, failures by cause", "slurm.status"),
     "retry": Command(
         "RUN", "launch what is missing (--quarantined: what was given up, too)", "slurm.control", "retry"
     ),
-    "logs": Command("RUN", "the tasks' logs (--task N, --follow, --errors)", "slurm.control", "show_logs"),
+    "logs": Command("RUN", "the tasks' logs (--task N, --follow, --errors)", "slurm.tasklogs"),
     "cancel": Command("RUN", "end a run's jobs; what is published stays", "slurm.control", "cancel"),
     "report": Command("RUN", "one HTML page with plots", "slurm.report"),
     "env": Command("[list|create|check] NAME…", "the pipelines' environments", "slurm.environments"),

@@ -109,7 +109,7 @@ def queue(ids: Sequence[str] = (), name: str = "") -> list[Queued]:
         if "invalid job id" in error.said.lower():
             return []
         raise
-    return [Queued(*line.split("|", 4)) for line in text.splitlines() if line.count("|") >= 4]  # noqa: PLR2004
+    return [Queued(*line.split("|", 4)) for line in text.splitlines() if line.count("|") >= 4]
 
 
 def end(ids: Sequence[str]) -> None:

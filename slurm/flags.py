@@ -60,7 +60,7 @@ def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
         parser.set_defaults(stem=None)
 
 
-def add_launch(parser: argparse.ArgumentParser, description: Description) -> None:
+def add_launch(parser: argparse.ArgumentParser, description: Description, fresh: bool = True) -> None:
     """The launch flags: where and how a run is done. Results do not depend on them."""
     from slurm.resources import BUILT_IN
 
@@ -99,10 +99,10 @@ def add_launch(parser: argparse.ArgumentParser, description: Description) -> Non
         help="how items are dealt; balanced: by seconds of audio (default: round-robin)",
     )
     cut.add_argument("--limit", metavar="N", help="do at most so many of the missing items (default: all)")
-    add_doing(parser)
+    _add_doing(parser, fresh)
 
 
-def add_doing(parser: argparse.ArgumentParser) -> None:
+def _add_doing(parser: argparse.ArgumentParser, fresh: bool) -> None:
     """The flags about the launch itself."""
     doing = parser.add_argument_group("the launch")
     doing.add_argument("--dry-run", action="store_true", help="print the exact plan and change nothing")
@@ -112,4 +112,5 @@ def add_doing(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="show progress until all is merged; without it the run goes on by itself (default: only on this machine)",
     )
-    doing.add_argument("--fresh", action="store_true", help="start anew: the earlier run's folder is moved aside")
+    if fresh:
+        doing.add_argument("--fresh", action="store_true", help="start anew: the earlier run's folder is moved aside")

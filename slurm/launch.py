@@ -214,10 +214,10 @@ def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
 
 def start(decision: Decision, run: Run, record: LaunchRecord) -> int:
     """Submit a launch to where it was decided to run."""
-    from slurm import local, submit, waiting
+    from slurm import debug, local, submit, waiting
 
     if decision.where == "debug":
-        return local.debug(run, record, decision.request)
+        return debug.start(run, record, decision.request)
     if decision.where == "local":
         process = local.start(run, record, decision.request)
         if not decision.wait:

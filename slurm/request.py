@@ -14,6 +14,8 @@ from slurm.resources import Setting
 
 SUBMITTING, SUBMITTED, FAILED = "submitting", "submitted", "failed"
 ARRAY, JOB, SWEEP, PUMP = "array", "job", "sweep", "pump"
+SWEEP_SUFFIX = ".sweep"
+"""What the sweep's name has after the launch's."""
 ROUNDS = 3
 """How many times the sweep launches what is missing once more."""
 

@@ -88,12 +88,12 @@ def minutes(text: object) -> int:
     """Minutes of a time as Slurm writes it: `30` (minutes), `30:00`, `4:00:00`, `2-12`, `2-12:30`, `2-12:30:00`."""
     days, _, clock = str(text).strip().rpartition("-")
     parts = clock.split(":")
-    if not all(part.isdigit() for part in [*parts, days or "0"]) or len(parts) > 3:  # noqa: PLR2004
+    if not all(part.isdigit() for part in [*parts, days or "0"]) or len(parts) > 3:
         raise UsageError(f"{text!r} is not a time. Write minutes (30), hours (4:00:00) or days (2-12:00:00).")
     numbers = [int(part) for part in parts]
     if days:
         hours, mins, seconds = (numbers + [0, 0])[:3]
-    elif len(numbers) == 3:  # noqa: PLR2004
+    elif len(numbers) == 3:
         hours, mins, seconds = numbers
     else:
         hours, mins, seconds = 0, *(numbers + [0])[:2]

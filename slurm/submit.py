@@ -72,7 +72,7 @@ def setup() -> list[str]:
 
 
 def parameters(run: Run, launch: int, wanted: Request) -> dict[str, Any]:
-    """submitit's parameters of a launch's arrays."""
+    """Submitit's parameters of a launch's arrays."""
     value: dict[str, Any] = {
         "job_name": request.job_name(run, launch),
         "time": wanted.time,
@@ -95,12 +95,12 @@ def parameters(run: Run, launch: int, wanted: Request) -> dict[str, Any]:
 
 
 def sweep_parameters(run: Run, launch: int, wanted: Request, ids: list[str]) -> dict[str, Any]:
-    """submitit's parameters of the sweep: one processor, no GPU, after the end of all arrays however they end."""
+    """Submitit's parameters of the sweep: one processor, no GPU, after the end of all arrays however they end."""
     own = {"time": _SWEEP_MIN, **wanted.sweep}
     value = parameters(run, launch, wanted)
     value.pop("gpus_per_node", None)
     value.update(
-        job_name=value["job_name"] + ".sweep",
+        job_name=value["job_name"] + request.SWEEP_SUFFIX,
         cpus_per_task=_SWEEP_CPUS,
         mem=f"{_SWEEP_MEM_MB}M",
         srun_args=[f"--cpus-per-task={_SWEEP_CPUS}"],
@@ -148,6 +148,14 @@ def _executor(where: Path, wanted: Request, values: dict[str, Any]) -> Any:
     executor = SlurmExecutor(where, python=shlex.quote(wanted.python))
     executor.update_parameters(**values)
     return executor
+
+
+def script(where: Path, wanted: Request, values: dict[str, Any], tasks: int) -> str:
+    """The script that submitit would give to sbatch, for a dry run."""
+    executor = _executor(where, wanted, values)
+    if tasks > 1:
+        executor.parameters["map_count"] = tasks
+    return str(executor._make_submission_file_text(executor._submitit_command_str, "dry"))  # noqa: SLF001
 
 
 @contextmanager

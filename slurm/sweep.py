@@ -213,10 +213,12 @@ def give_up(run: Run, launch: int, message: str) -> None:
 
 
 def _at_work(jobs: Jobs) -> bool:
-    from slurm import cluster
+    """Whether tasks of the launch (its sweep apart) are in the queue."""
+    from slurm import active
 
-    ids = [job.job_id for job in jobs.jobs if job.kind in (request.ARRAY, request.JOB)]
-    return jobs.cluster == "slurm" and bool(ids) and bool(cluster.queue(ids))
+    return jobs.cluster == "slurm" and any(
+        not entry.name.endswith(request.SWEEP_SUFFIX) for entry in active.queued(jobs)
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Optional
 from pipelines.core import merge, progress
 from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit
 from pipelines.core.run import Run
-from slurm import cluster, request, states, sweep
+from slurm import active, cluster, request, states, sweep
 
 _POLL_S = 1.0
 _QUIET_EVERY_S = 60.0
@@ -95,10 +95,8 @@ def wait(run: Run, launch: int) -> int:
 def _look_at_queue(run: Run, launch: int, display: Display) -> bool:
     """Say what keeps jobs waiting, in plain words. False where the queue knows none of the launch's jobs."""
     jobs = request.read(run, launch)
-    if jobs is None or not jobs.ids:
-        return False
     try:
-        queued = cluster.queue(jobs.ids)
+        queued = active.queued(jobs) if jobs is not None else cluster.queue([str(run.record(launch).job)])
     except ClusterNotFit as error:
         display.note(f"{error} The run does not depend on this terminal; waiting on.")
         return True
@@ -159,8 +157,6 @@ def _pump_of(run: Run, launch: int) -> Optional[int]:
 def _is_alive(process: Optional[subprocess.Popen[bytes]], pid: Optional[int]) -> bool:
     if process is not None:
         return process.poll() is None
-    from slurm import active
-
     return pid is not None and active.is_pump(str(pid))
 
 
