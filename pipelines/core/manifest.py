@@ -58,6 +58,24 @@ class Identity(msgspec.Struct, frozen=True):
     audio_seconds: Optional[float]
 
 
+def refuse_changed(path: Path, identity: Identity, doing: str) -> None:
+    """Raise `ManifestError` where the manifest is no longer the one that was identified, by its size and time."""
+    try:
+        stat = path.stat()
+    except OSError:
+        raise changed(path, doing) from None
+    if (stat.st_size, stat.st_mtime_ns) != (identity.size, identity.mtime_ns):
+        raise changed(path, doing)
+
+
+def changed(path: Path, doing: str) -> ManifestError:
+    """The paragraph for a manifest that somebody writes while it is being read."""
+    return ManifestError(
+        f"The manifest {path} changed while it was being {doing}. Something is still writing it: wait until it is "
+        "whole, and give the same command again. Nothing was published, and nothing is lost."
+    )
+
+
 def key_of(audio_filepath: str, offset: float) -> str:
     """The identity of an item: 16 hex digits of BLAKE2b over path and offset; a clash is found by the scan."""
     text = f"{audio_filepath}\0{offset:.6f}" if offset else audio_filepath

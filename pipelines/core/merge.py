@@ -6,6 +6,7 @@ the number of parts that overlap, not with rows.
 
 from __future__ import annotations
 
+import glob
 import logging
 from contextlib import suppress
 from itertools import chain
@@ -21,7 +22,8 @@ from pipelines.core.manifest import Identity
 from pipelines.core.output import ManifestOutput, published_by
 from pipelines.core.pipeline import Output, OutputFile
 from pipelines.core.run import Run
-from pipelines.core.tally import Cause, Tally
+from pipelines.core.scan import Scan
+from pipelines.core.tally import Cause, RowMismatch, Tally
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,8 @@ def _merge(run: Run, partial: bool) -> Receipt:
         try:
             tally = Tally()
             output.open()
-            tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
+            _consume(run, scan, tally, output)
+            manifest.refuse_changed(run.manifest, scan.identity, "merged")
             _prove(run, scan.identity, tally)
             if tally.missing and not partial:
                 raise _incomplete(run, scan.identity, tally)
@@ -97,8 +100,20 @@ def _merge(run: Run, partial: bool) -> Receipt:
             raise
         receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files)
         store.write_json(receipt_path(run), receipt)
-        _tidy(run)
+        _tidy(run, files)
     return receipt
+
+
+def _consume(run: Run, scan: Scan, tally: Tally, output: Output) -> None:
+    try:
+        tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
+    except RowMismatch as error:
+        manifest.refuse_changed(run.manifest, scan.identity, "merged")
+        raise VoxarrayError(
+            f"A result of {run.id} stands at item {error} of {run.manifest} and belongs to another item, though the "
+            "manifest is the one that was dealt. Nothing was published and the parts are untouched. Please report "
+            "this with the run's folder."
+        ) from None
 
 
 def _output(run: Run) -> Output:
@@ -181,22 +196,26 @@ def how_to_redo(run: Run) -> str:
 
 
 def _ended(run: Run, records: list[LaunchRecord], task: int) -> bool:
-    name = f"{paths.task_name(task)}.end.json"
-    return any((run.state_folder(record.number) / name).exists() for record in records)
+    """Whether the task ended in a launch that was dealt as the last one was."""
+    name, last = f"{paths.task_name(task)}.end.json", records[-1]
+    alike = [record for record in records if _dealt(record) == _dealt(last)]
+    return any((run.state_folder(record.number) / name).exists() for record in alike)
 
 
-def _tidy(run: Run) -> None:
-    """Remove private files that dead attempts of this run left; a live attempt's are younger than a day."""
-    limit = clock.now() - 86400
-    for folder in chain(
-        [run.folder], (run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*")
-    ):
-        for path in folder.glob(".*.tmp"):
-            with suppress(OSError):
-                if store.is_temporary(path.name) and (
-                    path.stat().st_mtime < limit or store.left_by_the_dead(path.name)
-                ):
-                    path.unlink()
+def _dealt(record: LaunchRecord) -> tuple[int, str, str]:
+    return record.tasks, record.sharding, record.manifest.order
+
+
+def _tidy(run: Run, files: list[OutputFile]) -> None:
+    """Remove private files that dead attempts at this run, or at these outputs, left."""
+    launched = chain((run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*"))
+    left = [path for folder in chain([run.folder], launched) for path in folder.glob(".*.tmp")]
+    for path in map(Path, (file.path for file in files)):
+        left += path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
+    for path in left:
+        with suppress(OSError):
+            if store.is_abandoned(path):
+                path.unlink()
 
 
 def summary(receipt: Receipt) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from pipelines.core import clock, launches, ledger, listing, parts, paths, plan, provenance, registry, store, suspects
 from pipelines.core.errors import StorageError, UsageError
 from pipelines.core.launches import LaunchRecord
-from pipelines.core.manifest import Identity, Item
+from pipelines.core.manifest import Identity, Item, refuse_changed
 from pipelines.core.manifest import items as items_of
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import Parameters, Pipeline
@@ -150,12 +150,12 @@ class Run:
         with self.scan(wish.relist, wish.sharding == BALANCED) as scan:
             for note in scan.notes:
                 say(note)
-            account = self.account(scan.keys, scan.identity.items)
+            states = self.account(scan.keys, scan.identity.items).states
             if wish.pardon:
-                _release(account.states)
-            elif not account.left and wish.deal == launches.MISSING:
+                _release(states)
+            if wish.deal == launches.MISSING and not (ledger.MISSING in states or ledger.STRUCK in states):
                 return None
-        return self._publish_launch(wish, scan.identity, account.states, suspected, say)
+        return self._publish_launch(wish, scan.identity, states, suspected, say)
 
     def _publish_launch(
         self, wish: Wish, identity: Identity, states: bytearray, suspected: list[str], say: Callable[[str], None]
@@ -163,7 +163,7 @@ class Run:
         private = store.temporary(self.folder / "deal")
         try:
             with store.teaching(self.folder):
-                shares = launches.write_deal(private, self._assignments(wish, states), wish.tasks)
+                shares = self._deal(private, wish, identity, states)
                 number = launches.claim_number(self.folder, private)
         finally:
             with suppress(OSError):
@@ -190,6 +190,12 @@ class Run:
         store.write_json(launches.record_path(self.folder, number), record)
         return record
 
+    def _deal(self, private: Path, wish: Wish, identity: Identity, states: bytearray) -> list[launches.Share]:
+        try:
+            return launches.write_deal(private, self._assignments(wish, states), wish.tasks)
+        finally:  # whatever went wrong meanwhile, this would be why
+            refuse_changed(self.manifest, identity, "dealt")
+
     def _assignments(self, wish: Wish, states: bytearray) -> Iterator[tuple[int, Item]]:
         sharding: Sharding = RoundRobin(wish.tasks)
         if wish.sharding == BALANCED:
@@ -205,6 +211,8 @@ def assign(items: Iterable[Item], states: bytearray, sharding: Sharding, wish: W
     """
     dealt = 0
     for item in items:
+        if item.index == len(states):
+            return  # lines that came since the manifest was read; whoever deals from it finds that it changed
         wanted = states[item.index] in (ledger.MISSING, ledger.STRUCK)
         if wish.deal == launches.POSITION:
             task = sharding.task(item.index, item)

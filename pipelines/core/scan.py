@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from pipelines.core.errors import LISTED, ManifestError, listed
-from pipelines.core.manifest import BOM, Identity, Item, items, lines, parse
+from pipelines.core.manifest import BOM, Identity, Item, changed, items, lines, parse
 from pipelines.core.spool import KeyBuckets
 
 
@@ -74,10 +74,7 @@ def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
         _refuse_duplicates(path, keys)
         after = _stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise ManifestError(
-                f"The manifest {path} changed while it was being read. Something is still writing it: wait "
-                "until it is whole, and give the same command again."
-            )
+            raise changed(path, "read")
     except BaseException:
         keys.close()
         raise

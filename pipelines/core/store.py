@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -179,6 +180,11 @@ def replace_quickly(path: Path, data: bytes) -> None:
     private = path.parent / f".{path.name}.{ATTEMPT}.tmp"
     private.write_bytes(data)
     os.replace(private, path)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a private file's maker is gone: dead on this host, or silent for a day on any other."""
+    return is_temporary(path.name) and (left_by_the_dead(path.name) or path.stat().st_mtime < time.time() - 86400)
 
 
 def left_by_the_dead(name: str) -> bool:

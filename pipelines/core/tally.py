@@ -8,10 +8,14 @@ from typing import Iterable, Iterator, Optional
 import msgspec
 
 from pipelines.core import ledger, parts, stream
-from pipelines.core.errors import LISTED, VoxarrayError
+from pipelines.core.errors import LISTED
 from pipelines.core.manifest import Item
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import ErrorInfo, Output
+
+
+class RowMismatch(Exception):  # noqa: N818 - says what was seen; the merge says what it means
+    """A row stands at the index of another item: the manifest was changed, or a part was."""
 
 
 class Cause(msgspec.Struct):
@@ -46,7 +50,7 @@ class Tally:
                 head = next(rows, None)
                 self.rows_read += 1
                 if row.key != item.key:
-                    raise _shifted(item)
+                    raise RowMismatch(item.index)
                 if row.status != parts.DONE:
                     # Strikes from before a pardon are void.
                     failed += [row] if launch >= pardoned_before else []
@@ -86,10 +90,3 @@ class Tally:
             self.causes[error.signature] = Cause(error.signature, 1, item.audio_filepath, error.message)
         else:
             cause.count += 1
-
-
-def _shifted(item: Item) -> VoxarrayError:
-    return VoxarrayError(
-        f"The manifest changed while it was being merged: item {item.index + 1} is now {item.audio_filepath}. "
-        "Nothing was published; give `./voxarray merge` again once the manifest is no longer being written."
-    )
