@@ -1,0 +1,100 @@
+"""What the scheduler says of tasks that have not begun. Asked briefly; without an answer the files have to do."""
+
+from __future__ import annotations
+
+import shutil
+from typing import NamedTuple, Optional
+
+from pipelines.core import clock, provenance
+from pipelines.core.errors import ClusterNotFit
+from pipelines.core.launches import LaunchRecord
+from pipelines.core.progress import Snapshot
+from pipelines.core.run import Run
+from slurm import active, cluster, request, states
+
+_TIMEOUT_S = 4.0
+_ASK_AGAIN_S = 15.0
+_FRESH_S = 30.0
+"""A process that was just started may take so long until its first heartbeat."""
+_MOST = 100_000
+_FORMAT = "--format=%F|%K|%T|%r|%j"
+
+
+class Waiting(NamedTuple):
+    """What is known of the tasks of one launch that show no sign of life.
+
+    `known`: whether the scheduler (or this machine's process table) was asked and answered; then a task that is not in
+    `states` (task → its state in the queue) will not begin by itself. `notes`: what keeps jobs waiting, for people.
+    """
+
+    known: bool
+    states: dict[int, str]
+    notes: list[str]
+
+
+UNKNOWN = Waiting(False, {}, [])
+
+
+class Queue:
+    """Asks for the launches that have tasks without a sign of life; answers are kept for a while."""
+
+    def __init__(self, ask: bool = True) -> None:
+        self._ask = ask
+        self._answers: dict[tuple[str, int], tuple[float, Waiting]] = {}
+
+    def of(self, run: Run, snap: Snapshot) -> Waiting:
+        """What is known of the launch's waiting tasks."""
+        if not self._ask or all(view.end is not None or view.alive for view in snap.tasks):
+            return UNKNOWN
+        key = (run.id, snap.record.number)
+        asked, answer = self._answers.get(key, (0.0, UNKNOWN))
+        if clock.now() - asked > _ASK_AGAIN_S:
+            answer = _look(run, snap)
+            self._answers[key] = (clock.now(), answer)
+        return answer
+
+
+def _look(run: Run, snap: Snapshot) -> Waiting:
+    record = snap.record
+    jobs = request.read(run, record.number)
+    if record.cluster == "process" or (jobs is not None and jobs.cluster == "local"):
+        return _here(jobs, record, snap)
+    arrays = (
+        [(job.job_id, job.first_task) for job in jobs.jobs if job.kind in (request.ARRAY, request.JOB)] if jobs else []
+    )
+    if record.job is not None:
+        arrays.append((record.job, 0))
+    if not arrays or shutil.which("squeue") is None:
+        return UNKNOWN
+    try:
+        ids = ",".join(job for job, _ in arrays)
+        text = cluster.call("squeue", "--noheader", "--all", _FORMAT, f"--jobs={ids}", timeout_s=_TIMEOUT_S)
+    except ClusterNotFit as error:
+        gone = isinstance(error, cluster.CommandError) and "invalid job id" in error.said.lower()
+        return Waiting(True, {}, []) if gone else UNKNOWN
+    queued = [cluster.Queued(*line.split("|", 4)) for line in text.splitlines() if line.count("|") >= 4]
+    first_tasks = dict(arrays)
+    found = {first_tasks.get(job.job_id, 0) + index: job.state for job in queued for index in expanded(job.tasks)}
+    return Waiting(True, found, states.explain(queued))
+
+
+def _here(jobs: Optional[request.Jobs], record: LaunchRecord, snap: Snapshot) -> Waiting:
+    """Tasks on this machine wait for the process that starts them one after the other, as long as it lives."""
+    if jobs is not None:
+        if jobs.host != provenance.host():
+            return UNKNOWN
+        waiting = any(active.is_pump(job.job_id) for job in jobs.jobs if job.kind == request.PUMP)
+    else:
+        waiting = any(view.alive for view in snap.tasks)
+    fresh = clock.iso(clock.now() - _FRESH_S) <= record.created
+    return Waiting(True, {view.task: "" for view in snap.tasks} if waiting or fresh else {}, [])
+
+
+def expanded(indexes: str) -> list[int]:
+    """The task numbers of `3`, `0-15%4`, `1,3,5-7`; of `N/A` (a job that is no array): 0."""
+    found: list[int] = []
+    for part in indexes.strip().partition("%")[0].split(","):
+        low, _, high = part.partition("-")
+        if low.isdigit():
+            found += range(int(low), min(int(high) if high.isdigit() else int(low), int(low) + _MOST) + 1)
+    return found or [0]

@@ -1,0 +1,170 @@
+"""How a run stands at one moment, from its files; the scheduler is asked about tasks without a sign of life only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from pipelines.core import clock, merge, progress
+from pipelines.core.launches import LaunchRecord
+from pipelines.core.merge import Receipt
+from pipelines.core.progress import Snapshot
+from pipelines.core.run import Run
+from slurm import request, sweep
+from slurm.view import attempts
+from slurm.view.failures import Failures, Reader
+from slurm.view.headers import Headers, PartFile
+from slurm.view.queue import Queue
+from slurm.view.tasks import TaskStanding, standings
+
+
+class Standing(NamedTuple):
+    """A run. `exact`: the counts are those of a merge; else they are sums over what tasks have published and said.
+
+    `speed`: × real time, of all tasks at work, or of the whole run where none is. `wall_s`: seconds in which any task
+    was at work. `verdict`: what the sweep of the last launch said. `notes`: what keeps its jobs in the queue.
+    """
+
+    run: Run
+    time: float
+    state: str
+    receipt: Optional[Receipt]
+    records: list[LaunchRecord]
+    tasks: list[TaskStanding]
+    failures: Failures
+    items: int
+    done: int
+    quarantined: int
+    exact: bool
+    audio_seconds: float
+    audio_seconds_expected: Optional[float]
+    speed: Optional[float]
+    eta_s: Optional[float]
+    wall_s: float
+    last_sign: Optional[float]
+    verdict: Optional[sweep.Verdict]
+    notes: list[str]
+    damaged: list[str]
+
+    @property
+    def left(self) -> int:
+        """Items neither done nor given up."""
+        return max(0, self.items - self.done - self.quarantined)
+
+
+class Looker:
+    """Looks at runs; remembers what never changes, so that looking again is cheap."""
+
+    def __init__(self, ask_queue: bool = True) -> None:
+        self._headers, self._reader, self._queue = Headers(), Reader(), Queue(ask_queue)
+
+    def look(self, run: Run) -> Standing:
+        """How the run stands now."""
+        records, receipt = run.records(), merge.last_receipt(run)
+        files = self._headers.of(run)
+        failures = self._reader.collect(run, files)
+        if not is_current(receipt, records, len(files)):
+            receipt = None
+        snaps = _relevant(run, records)
+        waiting = [self._queue.of(run, snap) for snap in snaps]
+        tasks = [task for snap, known in zip(snaps, waiting) for task in standings(snap, files, known)]
+        counts = _counts(receipt, records, files, snaps, failures)
+        found = attempts.attempts(files, snaps)
+        audio = sum(attempt.audio_seconds for attempt in found)
+        alive = [task for task in tasks if task.alive]
+        return Standing(
+            run=run,
+            time=clock.now(),
+            state=_state(run, records, receipt, counts, tasks),
+            receipt=receipt,
+            records=records,
+            tasks=tasks,
+            failures=failures,
+            items=counts.items,
+            done=counts.done,
+            quarantined=counts.quarantined,
+            exact=receipt is not None,
+            audio_seconds=audio,
+            audio_seconds_expected=_expected(records, counts, audio),
+            speed=_speed(alive, found, audio),
+            eta_s=max((eta for snap in snaps if (eta := snap.eta_s)), default=None) if alive else None,
+            wall_s=attempts.busy_s(found),
+            last_sign=max((attempt.end for attempt in found), default=None),
+            verdict=sweep.read(run, records[-1].number) if records else None,
+            notes=[note for known in waiting for note in known.notes],
+            damaged=list(self._headers.damaged.values()),
+        )
+
+
+def is_current(receipt: Optional[Receipt], records: list[LaunchRecord], parts: int) -> bool:
+    """Whether the last merge is complete and holds all that was launched and published."""
+    if receipt is None or receipt.missing or receipt.parts != parts:
+        return False
+    last = next((record for record in reversed(records) if record.items), None)
+    return last is None or (receipt.manifest.order == last.manifest.order and receipt.time >= last.created)
+
+
+def _relevant(run: Run, records: list[LaunchRecord]) -> list[Snapshot]:
+    """The last launch that dealt items, and earlier ones that are still at work; ascending."""
+    chosen: list[Snapshot] = []
+    for record in reversed(records):
+        if record.items or len(records) == 1:
+            snap = progress.snapshot(run, record.number)
+            if not chosen or any(view.alive for view in snap.tasks):
+                chosen.append(snap)
+    return chosen[::-1]
+
+
+class _Counts(NamedTuple):
+    items: int
+    done: int
+    quarantined: int
+
+    @property
+    def left(self) -> int:
+        return self.items - self.done - self.quarantined
+
+
+def _counts(
+    receipt: Optional[Receipt],
+    records: list[LaunchRecord],
+    files: list[PartFile],
+    snaps: list[Snapshot],
+    failures: Failures,
+) -> _Counts:
+    if receipt is not None:
+        return _Counts(receipt.items, receipt.merged, receipt.quarantined)
+    items = records[-1].manifest.items if records else 0
+    quarantined = min(items, failures.quarantined)
+    done = sum(attempt.done for attempt in attempts.attempts(files, snaps))
+    return _Counts(items, min(items - quarantined, done), quarantined)
+
+
+def _expected(records: list[LaunchRecord], counts: _Counts, audio: float) -> Optional[float]:
+    """Seconds of audio of the whole manifest: known, or from the mean of what is done."""
+    known = records[-1].manifest.audio_seconds if records else None
+    if known:
+        return known
+    return audio / counts.done * counts.items if counts.done else None
+
+
+def _speed(alive: list[TaskStanding], found: list[attempts.Attempt], audio: float) -> Optional[float]:
+    if alive:
+        return sum(task.speed or 0.0 for task in alive) or None
+    wall = attempts.busy_s(found)
+    return audio / wall if wall > 0 and audio else None
+
+
+def _state(
+    run: Run, records: list[LaunchRecord], receipt: Optional[Receipt], counts: _Counts, tasks: list[TaskStanding]
+) -> str:
+    states = {task.state for task in tasks}
+    answers = (
+        ("planned", not records),
+        ("running", any(task.alive for task in tasks)),
+        ("merged", receipt is not None),
+        ("finished", counts.left <= 0),
+        ("cancelled", bool(records) and request.is_cancelled(run, records[-1].number)),
+        ("queued", bool(states & {"queued", "pending"})),
+        ("stalled", "silent" in states),
+    )
+    return next((state for state, holds in answers if holds), "incomplete")

@@ -1,0 +1,334 @@
+"""Runs made by hand: folders as the engine leaves them, with a clock that the test holds in its hand.
+
+The parts, heartbeats and end receipts are written by the engine's own code; only the work is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional
+from unittest import mock
+
+import msgspec
+
+from pipelines.core import clock, heartbeat, launches, ledger, manifest, merge, parts, paths, plan, provenance, store
+from pipelines.core.heartbeat import End, Heartbeat
+from pipelines.core.manifest import Identity, Item
+from pipelines.core.parts import Error, PartWriter
+from pipelines.core.pipeline import OutputFile
+from pipelines.core.scan import scan
+
+NOON = 1_795_000_000.0
+"""When the made runs begin: 2026-11-18 in UTC."""
+
+
+class Moment:
+    """The time, the node and the attempt that the engine's code sees."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+        self.host = "node-00"
+
+
+@contextmanager
+def held(home: Path, moment: Moment) -> Iterator[Moment]:
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict("os.environ", {"VOXARRAY_HOME": str(home)}))
+        stack.enter_context(mock.patch.object(clock, "now", lambda: moment.now))
+        stack.enter_context(mock.patch.object(provenance, "host", lambda: moment.host))
+        yield moment
+
+
+def speech(rng: random.Random, duration: float) -> dict[str, Any]:
+    """A result as voice activity detection gives it: segments of speech, and their statistics, in seconds."""
+    segments, at = [], rng.expovariate(1 / 0.4)
+    while at < duration:
+        end = min(duration, at + rng.lognormvariate(0.6, 0.8))
+        segments.append([round(at, 3), round(end, 3)])
+        at = end + 0.05 + rng.lognormvariate(-0.9, 0.9)
+    spoken = [end - start for start, end in segments]
+    gaps = [b[0] - a[1] for a, b in zip(segments, segments[1:])]
+    return {
+        "duration": round(duration, 3),
+        "max-spoken": max(spoken, default=0.0),
+        "avg-spoken": round(sum(spoken) / len(spoken), 3) if spoken else 0.0,
+        "max-nospch": max(gaps, default=0.0),
+        "avg-nospch": round(sum(gaps) / len(gaps), 3) if gaps else 0.0,
+        "spch-ratio": round(sum(spoken) / duration, 4) if duration else 0.0,
+        "segments": segments,
+    }
+
+
+FAULTS = [
+    ("ItemError", "The file is not audio that libsndfile or ffmpeg can read: {path}: Invalid data.", parts.EXCEPTION),
+    ("ItemError", "The file is empty (0 bytes).", parts.EXCEPTION),
+    (
+        "WorkerDied",
+        "the worker process died (SIGKILL: killed, most often for want of memory) while it had only this item in "
+        "flight",
+        parts.DIED,
+    ),
+]
+
+
+@dataclass
+class Made:
+    """What a made run is like. Times in seconds after its start; `speed` is × real time of one task."""
+
+    items: int = 400
+    tasks: int = 4
+    name: str = "corpus"
+    pipeline: str = "tone"
+    cluster: str = "slurm"
+    speed: float = 200.0
+    seed: int = 1
+    known: bool = True
+    bad: float = 0.0
+    part_items: int = 50
+    until: Optional[float] = None
+    slow: dict[int, float] = field(default_factory=dict)
+    breaks: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    silent: dict[int, float] = field(default_factory=dict)
+    delays: Callable[[int], float] = lambda task: 3.0 + task % 5
+    durations: Callable[[random.Random], float] = lambda rng: min(3600.0, rng.lognormvariate(2.3, 0.9))
+    result: Callable[[random.Random, float], dict[str, Any]] = speech
+
+    def run_id(self) -> str:
+        return f"{self.name}-{self.seed:08x}"
+
+
+class Maker:
+    """Makes one run in the home of `moment`."""
+
+    def __init__(self, made: Made, moment: Moment) -> None:
+        self.made, self.moment, self.begun = made, moment, moment.now
+        self.folder = paths.run_folder(made.run_id())
+        self.rng = random.Random(made.seed)
+        self.audio: list[float] = []
+        self.end = moment.now
+
+    def plan(self) -> None:
+        source = self.folder / "listing.jsonl"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("w") as file:
+            for number in range(self.made.items):
+                seconds = round(self.made.durations(self.rng), 3)
+                self.audio.append(seconds)
+                row = {"audio_filepath": f"/data/{self.made.name}/{number // 100:03d}/{number:06d}.wav"}
+                if self.made.known:
+                    row["duration"] = seconds
+                file.write(json.dumps(row) + "\n")
+        store.publish(
+            self.folder / "run.json",
+            store.pretty(
+                plan.Plan(
+                    1,
+                    self.made.run_id(),
+                    self.made.pipeline,
+                    "/data/corpus",
+                    str(source),
+                    str(paths.metadata() / "corpus"),
+                    {"engine": "ten", "threshold": 0.5},
+                    provenance.Environment("vad", "ab" * 32, "3.11.7"),
+                    provenance.Code("0123456789abcdef0123456789abcdef01234567", False),
+                    "login-1",
+                    clock.iso(),
+                    ["voxarray", "vad", "/data/corpus", "--tasks", str(self.made.tasks)],
+                )
+            ),
+        )
+
+    def launch(self, number: int = 0, indexes: Optional[set[int]] = None, **changes: Any) -> launches.LaunchRecord:
+        """Deal (all, or the items of `indexes`) round-robin, and publish the launch."""
+        every = [
+            item for item in manifest.items(self.folder / "listing.jsonl") if indexes is None or item.index in indexes
+        ]
+        assigned = [(place % self.made.tasks, item) for place, item in enumerate(every)]
+        shares = launches.write_deal(launches.deal_path(self.folder, number), assigned, self.made.tasks)
+        with scan(self.folder / "listing.jsonl") as scanned:
+            identity: Identity = scanned.identity
+        record = launches.LaunchRecord(
+            number, self.made.tasks, "round-robin", launches.MISSING, self.made.cluster, len(every), identity,
+            round(launches.skew(shares), 4), clock.iso(), ["voxarray", "vad", "/data/corpus"],
+        )  # fmt: skip
+        record = msgspec.structs.replace(record, **changes)
+        store.publish(launches.record_path(self.folder, number), store.pretty(record))
+        return record
+
+    def work(self, number: int = 0, skip: tuple[int, ...] = ()) -> None:
+        """Let every task of the launch go through its items, each on its own time."""
+        deal = launches.Deal(launches.deal_path(self.folder, number))
+        base = self.moment.now
+        for task in range(self.made.tasks):
+            if task not in skip:
+                _Task(self, number, task, list(deal.items(task)), base + self.made.delays(task)).run()
+        self.moment.now = base + self.made.until if self.made.until is not None else self.end
+
+    def merge(self) -> None:
+        """The receipt of a merge, counted from the parts (the pipeline of a made run need not exist)."""
+        done: set[str] = set()
+        strikes: dict[str, int] = {}
+        errors: dict[str, Error] = {}
+        rows = count = 0
+        for path in sorted((self.folder / "parts").rglob("task_*.jsonl")):
+            count += 1
+            for row in parts.rows(path):
+                rows += 1
+                if row.status == parts.DONE:
+                    done.add(row.key)
+                else:
+                    strikes[row.key] = strikes.get(row.key, 0) + 1
+                    errors[row.key] = row.error
+        bad = [key for key, count in strikes.items() if key not in done and count >= ledger.STRIKES]
+        causes: dict[str, merge.Cause] = {}
+        for key in bad:
+            error = errors[key]
+            cause = causes.setdefault(
+                error.signature, merge.Cause(error.signature, 0, "/data/example.wav", error.message)
+            )
+            cause.count += 1
+        with scan(self.folder / "listing.jsonl") as scanned:
+            items, identity = scanned.identity.items, scanned.identity
+        receipt = merge.Receipt(
+            run=self.made.run_id(),
+            time=clock.iso(),
+            manifest=identity,
+            items=items,
+            merged=len(done),
+            quarantined=len(bad),
+            missing=items - len(done) - len(bad),
+            partial=False,
+            parts=count,
+            rows_read=rows,
+            spare=rows - len(done) - len(bad),
+            differing=0,
+            outside=0,
+            outputs=[OutputFile("/home/me/metadata/corpus.csv", "cd" * 32, 123_456, items)],
+            signatures=sorted(causes.values(), key=lambda cause: -cause.count),
+        )
+        store.write_json(self.folder / "merged.json", receipt)
+
+
+class _Task:
+    """One task's work."""
+
+    def __init__(self, maker: Maker, launch: int, task: int, items: list[Item], start: float) -> None:
+        self.maker, self.made, self.launch, self.task, self.items = maker, maker.made, launch, task, items
+        self.start = self.time = start
+        self.rng = random.Random(f"{self.made.seed} {launch} {task}")
+        self.host = f"node-{task // 4:02d}"
+        self.speed = self.made.speed * self.made.slow.get(task, 1.0) * self.rng.uniform(0.93, 1.07)
+        self.state = maker.folder / "state" / paths.launch_name(launch)
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.breaks = list(self.made.breaks.get(task, []))
+        self.attempt = 0
+        self.done_before, self.audio_before = 0, 0.0
+        self.done = self.failed = self.lost = 0
+        self.audio = 0.0
+
+    def run(self) -> None:
+        if self.made.until is not None and self.maker.begun + self.made.until < self.start:
+            return
+        self._enter()
+        for item in self.items:
+            seconds = self.maker.audio[item.index]
+            if not self._advance(seconds / self.speed):
+                return
+            if self.rng.random() < self.made.bad:
+                self._fail(item)
+                continue
+            self.writer.done(item, self.made.result(self.rng, seconds), seconds)
+            self.done, self.audio = self.done + 1, self.audio + seconds
+            if self.writer.rows >= self.made.part_items:
+                self._at(self.time, self.writer.publish)
+        self._at(self.time, self.writer.publish)
+        self._finish()
+
+    def _fail(self, item: Item) -> None:
+        kind, message, how = self.rng.choice(FAULTS)
+        text = message.format(path=item.audio_filepath)
+        error = Error(kind, text, parts.signature(kind, text), how)
+        for _ in range(2):
+            self.writer.failed(item, error)
+        self.failed, self.lost = self.failed + 2, self.lost + 1
+
+    def _at(self, time: float, act: Callable[[], Any]) -> None:
+        moment = self.maker.moment
+        before, moment.now, moment.host = moment.now, time, self.host
+        with mock.patch.object(store, "ATTEMPT", self._name()):
+            act()
+        moment.now = before
+
+    def _name(self) -> str:
+        return f"{self.host}-{1000 + self.task}-{self.attempt:08x}"
+
+    def _enter(self) -> None:
+        def enter() -> None:
+            self.writer = PartWriter(
+                self.maker.folder / "parts" / paths.launch_name(self.launch),
+                self.made.run_id(),
+                self.launch,
+                self.task,
+            )
+
+        self.start = self.time
+        self._at(self.time, enter)
+
+    def _advance(self, seconds: float) -> bool:
+        """Let time pass; take the breaks that come; False where the run is looked at before this item is through."""
+        self.time += seconds
+        passed = self.time - self.maker.begun
+        if self.breaks and passed > self.breaks[0][0]:
+            _, pause = self.breaks.pop(0)
+            self._at(self.time, self.writer.publish)
+            self.done_before, self.audio_before = self.done_before + self.done, self.audio_before + self.audio
+            self.done, self.audio = 0, 0.0
+            self.time += pause
+            self.attempt += 1
+            self._enter()
+        silent = self.made.silent.get(self.task)
+        until = self.made.until
+        if silent is not None and passed > silent:
+            self._beat("running", self.maker.begun + silent)
+            return False
+        if until is not None and passed > until:
+            self._beat("running", self.maker.begun + until)
+            return False
+        return True
+
+    def _beat(self, state: str, time: float) -> None:
+        beat = Heartbeat(
+            task=self.task, launch=self.launch, attempt=self._name(), host=self.host,
+            pid=1000 + self.task, state=state, started=self.start, time=time, dealt=len(self.items),
+            audio_seconds_dealt=sum(item.duration or 0.0 for item in self.items), settled_before=self.done_before,
+            audio_seconds_before=self.audio_before if self.made.known else 0.0, done=self.done, failed=self.failed,
+            audio_seconds=self.audio, restarts=self.attempt, job=f"4711_{self.task}", cpu_s=(time - self.start) * 0.98,
+        )  # fmt: skip
+        self._at(time, lambda: heartbeat.write(self.state, beat))
+
+    def _finish(self) -> None:
+        self._beat("finished", self.time)
+        end = End(
+            task=self.task, launch=self.launch, attempt=self._name(), host=self.host,
+            dealt=len(self.items), done=len(self.items) - self.lost, quarantined=self.lost,
+            audio_seconds=self.audio_before + self.audio, started=self.start, ended=self.time,
+            cpu_s=(self.time - self.start) * 0.98, job=f"4711_{self.task}",
+        )  # fmt: skip
+        store.write_json(heartbeat.end_path(self.state, self.task), end)
+        self.maker.end = max(self.maker.end, self.time)
+
+
+def make(made: Made, moment: Moment, merged: bool = True) -> Maker:
+    """A run of one launch, finished and merged unless `made.until` or `merged` say otherwise."""
+    maker = Maker(made, moment)
+    maker.plan()
+    maker.launch()
+    maker.work()
+    if merged and made.until is None:
+        moment.now += 4
+        maker.merge()
+    return maker
