@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import tempfile
 from typing import IO, Iterable, Iterator
+
+from pipelines.core import store
 
 CHUNK = 100_000
 """Lines sorted in memory at once."""
@@ -13,7 +14,7 @@ _BLOCK = 1 << 16
 
 def sorted_lines(lines: Iterable[bytes], chunk: int = CHUNK) -> Iterator[bytes]:
     """The lines (each with its newline) in byte order. Memory: one chunk, then one block a chunk."""
-    with tempfile.TemporaryFile(prefix="voxarray-") as file:
+    with store.scratch() as file:
         extents: list[tuple[int, int]] = []
         held: list[bytes] = []
         for line in lines:
@@ -30,8 +31,10 @@ def sorted_lines(lines: Iterable[bytes], chunk: int = CHUNK) -> Iterator[bytes]:
 
 def _spill(file: IO[bytes], held: list[bytes]) -> tuple[int, int]:
     held.sort()
-    start = file.seek(0, 2)
-    file.writelines(held)
+    with store.teaching(store.scratch_path()):
+        start = file.seek(0, 2)
+        file.writelines(held)
+        file.flush()
     held.clear()
     return start, file.tell()
 

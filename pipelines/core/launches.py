@@ -70,7 +70,7 @@ def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) 
     counts, seconds = [0] * tasks, [0.0] * tasks
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb+", buffering=1 << 20) as file:
-        spool = Spool(file, tasks)
+        spool = Spool(file, tasks, path=path)
         for task, item in assignments:
             counts[task] += 1
             seconds[task] += item.duration or 0.0

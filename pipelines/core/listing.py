@@ -30,7 +30,8 @@ def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path
         )
     count = 0
     with store.writing(path) as file:
-        for line in sorted_lines(_lines(pipeline.list_items(source, parameters), sizes)):
+        rows = _read(pipeline.list_items(source, parameters), source)
+        for line in sorted_lines(_lines(rows, sizes)):
             file.write(line.split(b"\0", 1)[1])
             count += 1
         if not count:
@@ -46,8 +47,25 @@ def _lines(rows: Iterator[dict[str, Any]], sizes: bool) -> Iterator[bytes]:
     for row in rows:
         if sizes:
             row["size"] = _size(row["audio_filepath"])
-        path = str(row["audio_filepath"]).encode("utf-8").replace(b"\n", b"\x01")
-        yield path + b"\0" + _encode(row) + b"\n"
+        try:
+            path = str(row["audio_filepath"]).encode("utf-8").replace(b"\n", b"\x01")
+            yield path + b"\0" + _encode(row) + b"\n"
+        except UnicodeEncodeError:
+            raise ManifestError(
+                f"The name {os.fsencode(row['audio_filepath'])!r} is not UTF-8, and a manifest (JSON) can hold no "
+                "other. Rename the file, or keep it out of the directory, and give the same command again."
+            ) from None
+
+
+def _read(rows: Iterator[dict[str, Any]], source: Path) -> Iterator[dict[str, Any]]:
+    """The rows; an error of the file system that stops them is told as one of the source."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise ManifestError(
+            f"{error.filename or source} could not be listed: {error.strerror or error}. Check its permissions and "
+            "its mount, or keep it out of the directory, and give the same command again."
+        ) from error
 
 
 def _size(path: str) -> int:

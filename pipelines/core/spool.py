@@ -7,10 +7,12 @@ of a bucket's blocks are its extents. Grouping rows by task, finding duplicates 
 
 from __future__ import annotations
 
-import tempfile
 from array import array
+from pathlib import Path
 from struct import Struct
 from typing import IO, Iterator, Optional
+
+from pipelines.core import store
 
 _MEMORY = 32 << 20
 _BLOCK = 256 << 10
@@ -18,10 +20,16 @@ _BUCKETS = 256
 
 
 class Spool:
-    """`buckets` byte streams in one file. What is added at once stays together: blocks end between additions."""
+    """`buckets` byte streams in one file. What is added at once stays together: blocks end between additions.
 
-    def __init__(self, file: IO[bytes], buckets: int, start: int = 0, memory: int = _MEMORY) -> None:
+    `path` is what messages call the file; None: it is a temporary one.
+    """
+
+    def __init__(
+        self, file: IO[bytes], buckets: int, start: int = 0, memory: int = _MEMORY, path: Optional[Path] = None
+    ) -> None:
         self._file = file
+        self._path = path or store.scratch_path()
         self._position = start
         self._block = max(2048, min(_BLOCK, memory // buckets))
         self._buffers = [bytearray() for _ in range(buckets)]
@@ -38,7 +46,8 @@ class Spool:
         buffer = self._buffers[bucket]
         if not buffer:
             return
-        self._file.write(buffer)
+        with store.teaching(self._path):
+            self._file.write(buffer)
         self.extents[bucket].append((self._position, len(buffer)))
         self._position += len(buffer)
         buffer.clear()
@@ -51,6 +60,8 @@ class Spool:
 
     def read(self, bucket: int) -> Iterator[bytes]:
         """The blocks of a bucket in the order of adding, those still buffered included."""
+        with store.teaching(self._path):
+            self._file.flush()
         for offset, length in self.extents[bucket]:
             self._file.seek(offset)
             yield self._file.read(length)
@@ -66,7 +77,7 @@ class KeyBuckets:
     """Pairs of an item key (64 bits) and a number, spread over buckets by the key's first byte."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="voxarray-")  # noqa: SIM115 - closed by `close`
+        self._file = store.scratch()
         self._spool = Spool(self._file, _BUCKETS)
         self.duplicate_count = 0
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -57,11 +58,28 @@ def storage_error(path: Path, error: OSError) -> StorageError:
         except OSError:
             free = "the free space cannot be read"
         what = f"the disk or your quota is full ({free}); everything published before is safe. Make room"
+        if folder == _scratch_folder():
+            what += ", or let TMPDIR name a folder with more of it"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         what = "the folder cannot be written by this user. Mend its permissions, or set VOXARRAY_HOME"
     else:
         what = f"the file system said: {error.strerror or error}. Check the mount"
     return StorageError(f"{path} could not be written: {what}, then give the same command again: it resumes.")
+
+
+def scratch() -> IO[bytes]:
+    """A temporary file without a name, for what does not fit in memory. Write it within `teaching(scratch_path())`."""
+    with teaching(scratch_path()):
+        return tempfile.TemporaryFile(prefix="voxarray-")
+
+
+def scratch_path() -> Path:
+    """What messages call a temporary file."""
+    return _scratch_folder() / "voxarray-temporary"
+
+
+def _scratch_folder() -> Path:
+    return Path(tempfile.gettempdir())
 
 
 def sync_folder(folder: Path) -> None:

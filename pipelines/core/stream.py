@@ -8,14 +8,13 @@ keys, and sorted again on disk.
 from __future__ import annotations
 
 import heapq
-import tempfile
 from array import array
 from pathlib import Path
 from typing import IO, Iterator, NamedTuple
 
 import msgspec
 
-from pipelines.core import parts
+from pipelines.core import parts, store
 from pipelines.core.parts import Row
 from pipelines.core.run import Run
 from pipelines.core.scan import Scan
@@ -94,7 +93,7 @@ def _translated(stale: list[tuple[int, Path]], keys: KeyBuckets, items: int) -> 
         places = array("Q", bytes(8 * count))
         for number, index in join(found, keys):
             places[number] = items if index is None else index
-    file = tempfile.TemporaryFile(prefix="voxarray-")  # noqa: SIM115 - lives as long as the streams
+    file = store.scratch()  # lives as long as the streams
     streams: list[Iterator[Entry]] = []
     chunk: list[tuple[int, int, bytes]] = []
     for place, (launch, row) in zip(places, _stale_rows(stale)):
@@ -115,8 +114,10 @@ def _stale_rows(stale: list[tuple[int, Path]]) -> Iterator[tuple[int, Row]]:
 
 def _spilled(file: IO[bytes], chunk: list[tuple[int, int, bytes]]) -> Iterator[Entry]:
     chunk.sort(key=lambda entry: entry[0])
-    start = file.seek(0, 2)
-    file.writelines(b"%d\t%d\t%s\n" % entry for entry in chunk)
+    with store.teaching(store.scratch_path()):
+        start = file.seek(0, 2)
+        file.writelines(b"%d\t%d\t%s\n" % entry for entry in chunk)
+        file.flush()
     return _unspilled(file, start, file.tell())
 
 
