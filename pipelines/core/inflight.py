@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -31,22 +32,32 @@ class Breadcrumb:
 
     def __init__(self, state: Path, task: int, slots: int) -> None:
         self._path = state / f"{paths.task_name(task)}.{store.ATTEMPT}.inflight"
-        state.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        os.pwrite(self._file, b"\n" * (_SLOT * slots), 0)
+        self._lock = threading.Lock()
+        with store.teaching(self._path):
+            state.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+            os.pwrite(self._file, b"\n" * (_SLOT * slots), 0)
 
     def enter(self, slot: int, indexes: Sequence[int], alone: bool) -> None:
         """The thread of `slot` starts on these items."""
         text = ("alone " if alone else "") + " ".join(map(str, indexes))
-        os.pwrite(self._file, text.encode()[: _SLOT - 1].ljust(_SLOT, b"\n"), slot * _SLOT)
+        self._write(text.encode()[: _SLOT - 1].ljust(_SLOT, b"\n"), slot)
 
     def leave(self, slot: int) -> None:
         """The thread of `slot` has its results."""
-        os.pwrite(self._file, b"\n", slot * _SLOT)
+        self._write(b"\n", slot)
+
+    def _write(self, data: bytes, slot: int) -> None:
+        # A batch past its grace time may outlive the crumb; the closed file's number may be another file's by then.
+        with self._lock:
+            if self._file >= 0:
+                os.pwrite(self._file, data, slot * _SLOT)
 
     def close(self) -> None:
         """Nothing is in flight any more."""
-        os.close(self._file)
+        with self._lock:
+            os.close(self._file)
+            self._file = -1
         with suppress(OSError):
             self._path.unlink()
 

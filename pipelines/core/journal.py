@@ -30,14 +30,17 @@ class Journal:
 
     def __init__(self, state: Path, task: int) -> None:
         self._path = state / f"{paths.task_name(task)}.{store.ATTEMPT}.journal"
-        state.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o666)
+        with store.teaching(self._path):
+            state.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o666)
 
     def add(self, entries: list[Entry]) -> None:
         """Append rows with one system call."""
         lines = (b"%d %.6f %d %s" % (index, seconds, failed, row) for index, seconds, failed, row in entries)
+        data = b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in lines)
         with store.teaching(self._path):
-            os.write(self._file, b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in lines))
+            while data:  # a disk that fills up takes part of it
+                data = data[os.write(self._file, data) :]
 
     def clear(self) -> None:
         """Forget all rows: they are published."""
@@ -53,6 +56,11 @@ class Journal:
 def left_behind(state: Path, task: int) -> Iterator[Path]:
     """The journals of dead attempts at a task. Hold the task's lock; unlink each once its rows are published."""
     yield from sorted(state.glob(f"{paths.task_name(task)}.*.journal"))
+
+
+def attempt(path: Path) -> str:
+    """The attempt that wrote a journal."""
+    return path.name.split(".", 1)[1][: -len(".journal")]
 
 
 def read(path: Path) -> list[Entry]:

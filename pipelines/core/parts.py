@@ -82,7 +82,7 @@ _NAME = re.compile(r"task_(\d{4,})\.(\d{3,})\.jsonl")
 def error_of(exception: BaseException, kind: str = EXCEPTION) -> Error:
     """The ledger's form of an exception."""
     name = type(exception).__name__
-    message = str(exception).strip() or name
+    message = str(exception).encode("utf-8", "backslashreplace").decode().strip() or name
     return Error(name, message[:2000], signature(name, message), kind)
 
 
@@ -92,9 +92,9 @@ class PartWriter:
     With a journal, rows survive the death of the process from `keep` on, and that of the node from `publish` on.
     """
 
-    def __init__(self, folder: Path, run: str, launch: int, task: int) -> None:
+    def __init__(self, folder: Path, run: str, launch: int, task: int, attempt: Optional[str] = None) -> None:
         self._folder = folder
-        self._run, self._launch, self._task = run, launch, task
+        self._run, self._launch, self._task, self._attempt = run, launch, task, attempt or store.ATTEMPT
         self.journal: Optional[Journal] = None
         self._entries: list[Entry] = []
         self._kept = 0
@@ -102,7 +102,9 @@ class PartWriter:
         self._started = clock.now()
 
     def done(self, item: Item, result: Mapping[str, Any], audio_seconds: float) -> None:
-        """Add the result of an item."""
+        """Add the result of an item. Raises TypeError or ValueError where it is no JSON object."""
+        if not isinstance(result, Mapping):
+            raise TypeError(f"the pipeline returned {type(result).__name__} for the item instead of fields")
         row = _encode(Row(item.index, item.key, DONE, msgspec.Raw(_encode(result))))
         self.add(Entry(item.index, audio_seconds, False, row))
 
@@ -145,9 +147,18 @@ class PartWriter:
         self._started = clock.now()
         return path
 
-    def _publish(self) -> Path:
+    def is_published(self) -> bool:
+        """Whether a part of this attempt holds exactly the collected rows."""
+        mine = (self._attempt, len(self._entries), zlib.crc32(self._body()))
+        published = (read_header(path) for task, _, path in list_parts(self._folder) if task == self._task)
+        return any(header is not None and (header.attempt, header.rows, header.crc32) == mine for header in published)
+
+    def _body(self) -> bytes:
         self._entries.sort(key=lambda entry: entry.place)
-        body = b"\n".join(entry.row for entry in self._entries) + b"\n"
+        return b"\n".join(entry.row for entry in self._entries) + b"\n"
+
+    def _publish(self) -> Path:
+        body = self._body()
         sequence = next_sequence(self._folder, self._task)
         while True:
             path = self._folder / f"{paths.task_name(self._task)}.{sequence:03d}.jsonl"
@@ -161,7 +172,7 @@ class PartWriter:
             launch=self._launch,
             task=self._task,
             sequence=sequence,
-            attempt=store.ATTEMPT,
+            attempt=self._attempt,
             host=provenance.host(),
             rows=len(self._entries),
             failed=sum(entry.failed for entry in self._entries),

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Iterable, Optional
 
-from pipelines.core import clock, heartbeat, lock, paths, provenance, suspects
+from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, store, suspects
 from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
@@ -86,7 +86,7 @@ class Supervisor:
         idle_deaths = 0
         while True:
             status = self._work(alone)
-            if status in _SETTLED:
+            if self._ended_itself(status):
                 return status
             cause = _cause(status)
             unwarned = self.warned is None
@@ -112,6 +112,14 @@ class Supervisor:
                 cause,
                 f"trying alone the {len(alone)} items it had in flight" if alone else "starting it again",
             )
+
+    def _ended_itself(self, status: int) -> bool:
+        """Whether the worker came to its end; a library that calls `exit` leaves a breadcrumb, or no end receipt."""
+        its = f".{store.ATTEMPT.rsplit('-', 2)[0]}-{self._worker.pid if self._worker else 0}-"
+        crumbs = [crumb for crumb in inflight.left_behind(self.state, self.task) if its in crumb.path.name]
+        in_flight = any(crumb.indexes for crumb in crumbs)
+        finished = status != DONE or heartbeat.read_end(self.state, self.task) is not None
+        return status in _SETTLED and finished and not in_flight
 
     def _work(self, alone: Iterable[int]) -> int:
         """One worker process from start to end. Returns its exit status; negative: the signal that killed it."""

@@ -49,15 +49,18 @@ def of_earlier_launches(run: Run) -> list[str]:
 
 
 def _adopt(run: Run, launch: int, task: int) -> None:
-    """Publish the rows that dead attempts had finished but not published."""
+    """Publish the rows that dead attempts had finished but not published.
+
+    An attempt may die between publishing its rows and emptying its journal: the same rows must not be strikes twice.
+    """
     for path in journal.left_behind(run.state_folder(launch), task):
         with suppress(FileNotFoundError):
-            writer = parts.PartWriter(run.parts_folder(launch), run.id, launch, task)
+            writer = parts.PartWriter(run.parts_folder(launch), run.id, launch, task, journal.attempt(path))
             for entry in journal.read(path):
                 writer.add(entry)
-            if writer.rows:
+            if writer.rows and not writer.is_published():
                 log.info("%d finished items of a dead attempt at task %d were recovered.", writer.rows, task)
-            writer.publish()
+                writer.publish()
             path.unlink()
 
 

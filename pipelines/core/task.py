@@ -12,10 +12,11 @@ import signal
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import Iterable, Iterator, Sequence
 
 from pipelines.core import clock, heartbeat, ledger, parts, provenance, store
-from pipelines.core.errors import DONE, STOPPED_BY_WARNING
+from pipelines.core.errors import DONE, STOPPED_BY_WARNING, ItemError
 from pipelines.core.heartbeat import Beating, End, Heartbeat
 from pipelines.core.inflight import Breadcrumb
 from pipelines.core.journal import Journal
@@ -140,7 +141,10 @@ class TaskLoop:
 
     def _process_all(self, processor: Processor, beating: Beating) -> bool:
         """Suspects alone, the rest in batches, then what failed, alone again. False if stopped before the end."""
-        crumb = Breadcrumb(self.state, self.task, processor.concurrency)
+        with closing(Breadcrumb(self.state, self.task, processor.concurrency)) as crumb:
+            return self._passes(processor, crumb, beating)
+
+    def _passes(self, processor: Processor, crumb: Breadcrumb, beating: Beating) -> bool:
         self._set_state("retrying" if self.alone else "running", beating)
         suspects = [item for item in self._pending() if item.index in self.alone]
         finished = self._one_by_one(processor, crumb, suspects)
@@ -152,7 +156,6 @@ class TaskLoop:
             self._set_state("retrying", beating)
             again, self._retry = self._retry, []
             finished = self._one_by_one(processor, crumb, again)
-        crumb.close()
         return finished
 
     def _set_state(self, state: str, beating: Beating) -> None:
@@ -205,8 +208,12 @@ class TaskLoop:
             if isinstance(result, Exception):
                 self._strike(item, result)
                 continue
-            seconds = item.duration if item.duration is not None else float(result.get("duration") or 0.0)
-            self._part.done(item, result, seconds)
+            try:
+                seconds = item.duration if item.duration is not None else float(result.get("duration") or 0.0)
+                self._part.done(item, result, seconds)
+            except Exception as error:  # noqa: BLE001 - no mapping, or no JSON: whatever it is, it is this item's
+                self._strike(item, error)
+                continue
             self.beat.done += 1
             self.beat.audio_seconds += seconds
         self._part.keep()
@@ -276,10 +283,12 @@ def _attempt(processor: Processor, crumb: Breadcrumb, slot: int, batch: list[Ite
         if len(results) != len(batch):
             raise ValueError(f"the pipeline returned {len(results)} results for {len(batch)} items")
         return list(zip(batch, results))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # `sys.exit` in a library, and Rust's panics, are no `Exception`
         log.debug("a batch of %d failed", len(batch), exc_info=True)
         if len(batch) == 1:
-            return [(batch[0], error)]
+            return [(batch[0], error if isinstance(error, Exception) else ItemError(repr(error)))]
     finally:
         crumb.leave(slot)
     return [entry for item in batch for entry in _attempt(processor, crumb, slot, [item], alone=True)]
