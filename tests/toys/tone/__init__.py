@@ -2,7 +2,9 @@
 
 What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `batch` (the
 whole call raises while the item shares its batch), `short` (the call returns one result too few), `kill` (a signal
-that the process sends itself), `once` (a path: the fault happens only until that file exists).
+that the process sends itself), `exit` (a status that the process ends with, as C libraries do), `sys_exit` (the same
+as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"), `once` (a path: the fault happens
+only until that file exists).
 
 Variables: `TOY_NAP` (sleep of every item), `TOY_BATCH` (items a batch), `TOY_SEEN` (a file that gets the name of every
 item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading).
@@ -14,6 +16,7 @@ import argparse
 import hashlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence, Union
@@ -21,6 +24,13 @@ from typing import Any, Mapping, Sequence, Union
 from pipelines.core.errors import ItemError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Pipeline, Resources
+
+ODD: dict[str, Any] = {
+    "object": {"tone": object()},
+    "none": None,
+    "surrogate": {"tone": "\udcff"},
+    "nan": {"tone": float("nan")},
+}
 
 
 class Processor:
@@ -53,8 +63,14 @@ class Processor:
             if "kill" in fields:
                 os.kill(os.getpid(), fields["kill"])
                 time.sleep(10)
+            if "exit" in fields:
+                os._exit(fields["exit"])
+            if "sys_exit" in fields:
+                sys.exit(fields["sys_exit"])
             if "raise" in fields:
                 return ItemError(fields["raise"])
+            if "odd" in fields:
+                return ODD[fields["odd"]]
         digest = hashlib.sha256(item.audio_filepath.encode()).hexdigest()[:12]
         return {"tone": digest, "loud": round(self._factor * len(item.audio_filepath), 3)}
 
