@@ -15,7 +15,7 @@ from pipelines.core.manifest import Item
 from pipelines.core.output import OutputWriter, published_by
 from pipelines.core.pipeline import ErrorInfo, OutputFile
 from pipelines.core.plan import Plan
-from pipelines.vad.statistics import COLUMNS
+from pipelines.vad.columns import COLUMNS
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode

@@ -20,16 +20,6 @@ _PAUSE = 3 * RATE // 10 // FRAME
 SPLIT_FROM = 30.0
 """Recordings shorter than this (seconds) get no splits."""
 
-COLUMNS = (
-    "max-spoken",
-    "min-spoken",
-    "avg-spoken",
-    "max-nospch",
-    "min-nospch",
-    "avg-nospch",
-    "spch-ratio",
-)
-
 
 def result(bounds: Bounds, length: int, duration: float) -> dict[str, Any]:
     """The fields that VAD adds to a recording: `length` is the samples analysed, `duration` its seconds.
