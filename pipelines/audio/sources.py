@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.audio import truncation
+from pipelines.audio import lengths
 from pipelines.audio.resample import Int16, Samples
 from pipelines.audio.riff import PRead, WaveHeader
 from pipelines.core.errors import ItemError
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 class NotReadableError(Exception):
-    """This decoder does not know the format; another may."""
+    """This decoder does not know the format, or would not read all of the file; another may."""
 
 
 class Wave:
@@ -72,12 +72,14 @@ class Sndfile:
             self._file = soundfile.SoundFile(descriptor, closefd=False)
         except (soundfile.LibsndfileError, TypeError) as error:
             raise NotReadableError(_reason(error)) from None
+        try:
+            self._promised = _promised(self._file, size, pread)
+        except BaseException:
+            self._file.close()
+            raise
         self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         self._type = "int16" if self._file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
-        self._promised = _promised(self._file, pread)
         self._done = 0
-        if self._file.format == "OGG" and truncation.ogg_is_cut(pread, size):
-            raise ItemError("The file is truncated: it ends in the middle of an Ogg page.")
 
     def read(self, frames: int) -> Samples:
         """The next frames."""
@@ -88,7 +90,7 @@ class Sndfile:
                 f"The file is damaged or truncated: {_reason(error)} (after {self._done / self.rate:.1f} s)."
             ) from None
         self._done += len(samples)
-        if len(samples) < frames and self._promised is not None and self._done < self._promised:
+        if len(samples) < frames and self._done < self._promised:
             raise ItemError(
                 f"The file is truncated: its header promises {self._promised / self.rate:.3f} s of audio, and "
                 f"{self._done / self.rate:.3f} s are there."
@@ -100,11 +102,19 @@ class Sndfile:
         self._file.close()
 
 
-def _promised(file: Any, pread: PRead) -> Optional[int]:
-    """The frames that the header promises, or None where libsndfile only estimates them."""
+def _promised(file: Any, size: int, pread: PRead) -> int:
+    """The frames that the header promises. Raises NotReadableError where libsndfile would stop at a wrong length."""
     frames = int(file.frames)
-    if frames >= 1 << 62 or (file.format == "MP3" and not truncation.mp3_tells_length(pread)):
-        return None
+    if frames >= 1 << 62:
+        raise NotReadableError("it does not say how long it is")
+    if file.format == "MP3" and not lengths.mp3_is_sure(pread, size):
+        raise NotReadableError("its length is only estimated")
+    if file.format == "OGG":
+        end = lengths.ogg_end(pread, size)
+        if end is lengths.OggEnd.CUT:
+            raise ItemError("The file is truncated: it ends in the middle of an Ogg page.")
+        if end is not lengths.OggEnd.WHOLE:
+            raise NotReadableError(f"it ends {end.value}")
     return frames
 
 
