@@ -12,6 +12,8 @@ from typing import Dict, List
 import pytest
 from fresh import as_ordinary_user, give_to_ordinary_user, is_root, real_python, run
 
+from slurm.envs import interpreters
+
 LIST = ["env", "list"]
 
 
@@ -113,6 +115,18 @@ def test_pythons_that_do_not_serve_are_passed_over(clone: Path, bare: Dict[str, 
     assert named.returncode == 3
     assert "no Python >= 3.9" in named.stderr
     assert "VOXARRAY_PYTHON" in named.stderr
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.13", "3.14"])
+def test_any_python_from_3_9(clone: Path, bare: Dict[str, str], version: str) -> None:
+    found = interpreters.find([version])
+    if found is None:
+        pytest.skip(f"this machine has no Python {version}")
+    env = {**bare, "VOXARRAY_PYTHON": str(found[1])}
+    done = run([clone / "voxarray", *LIST], env, clone)
+    assert done.returncode == 0, done.stderr
+    assert f"ready, Python {version}." in launcher_line(done.stdout)
+    assert run([clone / "voxarray", "--help"], env, clone).returncode == 0
 
 
 def test_concurrent_first_use(clone: Path, bare: Dict[str, str]) -> None:
