@@ -7,6 +7,8 @@ a lock only keeps two attempts from doing the same work side by side.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ from typing import Iterator
 
 from filelock import FileLock, Timeout
 
-from pipelines.core import clock, provenance
+from pipelines.core import clock, provenance, store
 from pipelines.core.errors import LockedError
 
 log = logging.getLogger(__name__)
@@ -27,14 +29,13 @@ def held(path: Path, wait_s: float, what: str) -> Iterator[None]:
 
     Where the file system has no locks at all, go on without one and say so.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(path))
+    lock = _lock(path)
     locked = True
     try:
         _acquire(lock, path, wait_s, what)
     except (NotImplementedError, OSError) as error:
         if not _no_locks_here(error):
-            raise
+            raise store.storage_error(path, error) from error  # type: ignore[arg-type]
         log.warning(
             "This file system has no locks (%s); going on without: results stay right, work may be done twice.", error
         )
@@ -53,8 +54,7 @@ def held(path: Path, wait_s: float, what: str) -> Iterator[None]:
 @contextmanager
 def tried(path: Path) -> Iterator[bool]:
     """Hold the lock at `path` if it is free at once; yields whether it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(path))
+    lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except (Timeout, NotImplementedError, OSError):
@@ -66,10 +66,21 @@ def tried(path: Path) -> Iterator[bool]:
         lock.release()
 
 
+def _lock(path: Path) -> FileLock:
+    """A lock of the kernel's. The soft kind that newer filelocks fall back to would outlive its holder's node."""
+    with store.teaching(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(str(path), fallback_to_soft=False)
+    except TypeError:  # older filelocks do not fall back
+        return FileLock(str(path))
+
+
 def _acquire(lock: FileLock, path: Path, wait_s: float, what: str) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        _raise_without_locks(path)
         log.info("%s is held by %s; waiting up to %s.", what, owner(path), clock.spoken(wait_s))
         try:
             lock.acquire(timeout=wait_s, poll_interval=min(1.0, max(0.05, wait_s / 50)))
@@ -81,10 +92,22 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, what: str) -> None:
             ) from None
 
 
+def _raise_without_locks(path: Path) -> None:
+    """Raise the kernel's error where it has no locks here: older filelocks take that for a lock that another holds."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if _no_locks_here(error):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def _no_locks_here(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or (
-        isinstance(error, OSError) and error.errno in (37, 38, 95)
-    )  # ENOLCK, ENOSYS, EOPNOTSUPP
+        isinstance(error, OSError) and error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+    )
 
 
 def _owner_file(path: Path) -> Path:
