@@ -7,7 +7,8 @@ as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"
 only until that file exists).
 
 Variables: `TOY_NAP` (sleep of every item), `TOY_BATCH` (items a batch), `TOY_SEEN` (a file that gets the name of every
-item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading).
+item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading),
+`TOY_NOT_FIT` (what the environment lacks).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence, Union
 
-from pipelines.core.errors import ItemError
+from pipelines.core.errors import EnvironmentNotFit, ItemError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Pipeline, Resources
 
@@ -41,6 +42,8 @@ class Processor:
         self.batch_items = int(os.environ.get("TOY_BATCH", "4"))
         self._factor = parameters["factor"]
         time.sleep(float(os.environ.get("TOY_LOAD_S", "0")))
+        if os.environ.get("TOY_NOT_FIT"):
+            raise EnvironmentNotFit(os.environ["TOY_NOT_FIT"])
         if os.environ.get("TOY_DIE_LOADING"):
             os.kill(os.getpid(), signal.SIGKILL)
 

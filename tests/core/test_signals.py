@@ -1,0 +1,157 @@
+"""Warning signals: a task publishes, stops with status 75, and puts itself, and only itself, back into the queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.core import heartbeat, merge, parts
+from tests.core.world import World, conserved, slurm_task
+
+ALL = [f"{n:05d}.wav" for n in range(60)]
+
+
+def wait_for(what, process, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def at_work(world: World, process) -> None:
+    seen = world.root / "seen"
+    wait_for(lambda: seen.exists() and seen.stat().st_size > 80, process)
+
+
+def fake_scontrol(world: World, script: str) -> dict[str, str]:
+    """A `scontrol` on PATH that notes its arguments and then does `script`."""
+    path = world.root / "bin" / "scontrol"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\necho "$@" >> {world.root}/scontrol\n{script}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1, signal.SIGINT])
+def test_a_warned_task_publishes_and_returns_75_and_the_next_one_does_the_rest(world, number):
+    path = world.manifest(60)
+    slurm = slurm_task("77", [0], 0)
+    process = world.start(path, TOY_NAP="0.02", **slurm)
+    at_work(world, process)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 75, said
+    run = world.run(path)
+    done = [row.index for _, row in run.rows() if row.status == parts.DONE]
+    before = world.seen()
+    assert sorted(done) == sorted(int(name[:5]) for name in before), "what was in flight was finished and published"
+    assert 0 < len(done) < 60
+    beat = heartbeat.read(run.state_folder(0), 0)
+    assert (beat.state, beat.done) == ("stopped", len(done))
+    assert beat.signal == ("SIGINT" if number == signal.SIGINT else "SIGTERM")
+    assert heartbeat.read_end(run.state_folder(0), 0) is None
+    status, said = world.command(path, **slurm, SLURM_RESTART_COUNT="1")
+    assert status == 0, said
+    assert sorted(before + world.seen()) == ALL
+    assert heartbeat.read(run.state_folder(0), 0).restarts == 1
+    assert run.launch_numbers() == [0], "a requeued job is the same launch"
+    assert conserved(merge.last_receipt(run)).merged == 60
+
+
+def test_a_signal_to_the_whole_group_as_a_scheduler_sends_it(world):
+    path = world.manifest(60)
+    process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0))
+    at_work(world, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 75, said
+    assert not [row for _, row in world.run(path).rows() if row.status != parts.DONE]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_a_signal_at_any_moment_of_the_start_loses_and_blames_nothing(world, moment):
+    path = world.manifest(12)
+    process = world.start(path, TOY_LOAD_S="0.2", **slurm_task("77", [0], 0))
+    wait_for(lambda: list((world.home / "output").rglob("launch-000.json")), process)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode in (75, -15), said
+    status, said = world.command(path, **slurm_task("77", [0], 0))
+    assert status == 0, said
+    assert "12 merged + 0 quarantined" in said
+
+
+def test_on_the_schedulers_warning_a_task_requeues_itself_and_waits_to_be_ended(world):
+    path = world.manifest(60)
+    # As Slurm does it: the process that asked is ended while it waits.
+    variables = fake_scontrol(world, "(sleep 0.5; kill -TERM $PPID) >/dev/null 2>&1 &")
+    process = world.start(path, "6", TOY_NAP="0.05", **slurm_task("4100", [0, 5], 5), **variables)
+    at_work(world, process)
+    process.send_signal(signal.SIGUSR2)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM, said
+    assert (world.root / "scontrol").read_text() == "requeue 4100_5\n"
+    assert "back in the queue" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_no_requeue(world, number):
+    path = world.manifest(60)
+    process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **fake_scontrol(world, ""))
+    at_work(world, process)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert not (world.root / "scontrol").exists()
+
+
+def test_where_slurm_does_not_requeue_it_is_told_what_does_the_rest(world):
+    path = world.manifest(60)
+    variables = fake_scontrol(
+        world, "echo 'slurm_requeue error: Requested operation is presently disabled' >&2; exit 1"
+    )
+    process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **variables)
+    at_work(world, process)
+    process.send_signal(signal.SIGUSR1)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert "presently disabled" in said
+    assert "the same command again" in said
+
+
+def test_outside_of_slurm_a_stop_is_said_and_resumes(world):
+    path = world.manifest(60)
+    process = world.start(path, TOY_NAP="0.02")
+    at_work(world, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    before = world.seen()
+    status, said = world.command(path)
+    assert status == 0, said
+    assert sorted(before + world.seen()) == ALL
+
+
+def test_a_batch_longer_than_the_grace_time_is_left_to_the_next_attempt(world):
+    rows = world.rows(6)
+    rows[4]["nap"] = 5
+    path = world.write(rows)
+    process = world.start(path, TOY_BATCH="1", VOXARRAY_GRACE_S="0.2", **slurm_task("77", [0], 0))
+    wait_for(
+        lambda: "00004" in (Path(world.root, "seen").read_text() if (world.root / "seen").exists() else ""), process
+    )
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 3
+    assert process.returncode == 75, said
+    run = world.run(path)
+    assert sorted(row.index for _, row in run.rows()) == [0, 1, 2, 3]
+    assert not list(run.state_folder(0).glob("*.inflight"))
