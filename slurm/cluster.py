@@ -67,7 +67,7 @@ def patiently(*command: str, patience_s: float = PATIENCE_S) -> str:
 
 
 def fitness() -> Optional[str]:
-    """Why jobs cannot be submitted from here; None where they can. A controller that is silent for now counts as fit."""
+    """Why jobs cannot be submitted from here; None where they can (a controller that is silent for now counts)."""
     if shutil.which("sbatch") is None:
         return "there is no sbatch on PATH"
     try:
@@ -101,7 +101,7 @@ class Queued(NamedTuple):
 
 
 def queue(ids: Sequence[str] = (), name: str = "") -> list[Queued]:
-    """The jobs of these ids (or of this name and this user) that have not ended; pending tasks of an array share a line."""
+    """The jobs of these ids (or of this name and user) that have not ended; an array's pending tasks share a line."""
     select = [f"--jobs={','.join(ids)}"] if ids else [f"--name={name}", f"--user={os.getuid()}"]
     try:
         text = patiently("squeue", "--noheader", "--all", "--format=%F|%K|%T|%r|%j", *select)
@@ -124,7 +124,7 @@ def end(ids: Sequence[str]) -> None:
 
 @contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """Hide the surrounding job's variables: else a submission from inside a job inherits its array, size and limits."""
+    """Hide the surrounding job's variables: else a submission from inside a job inherits its array and limits."""
     hidden = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_FOREIGN) and name not in _KEPT
     }

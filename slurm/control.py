@@ -14,7 +14,7 @@ from typing import Sequence
 from pipelines.core import logs, merge
 from pipelines.core.errors import DONE, SOME_FAILED, UsageError
 from pipelines.core.run import Run
-from slurm import active, cluster, find, flags, launch, request, resources
+from slurm import active, cluster, find, flags, launch, request, resources, sweep
 from slurm.request import Jobs
 
 _STOP_WAIT_S = 90.0
@@ -24,7 +24,7 @@ def run_merge(arguments: Sequence[str]) -> int:
     """`merge RUN`: put the parts together; refuses where items are missing."""
     parser = flags.Parser(
         prog="voxarray merge",
-        description="Merge a run: parts -> outputs, in manifest order, with the proof that nothing is lost. Idempotent.",
+        description="Merge a run: parts -> outputs, in manifest order, with the proof that nothing is lost.",
     )
     add_run(parser)
     parser.add_argument("--partial", action="store_true", help="merge what there is, though items are missing")
@@ -59,7 +59,13 @@ def retry(arguments: Sequence[str]) -> int:
         raise UsageError(f"The pipeline {run.plan.pipeline} of {run.id} is not here.")
     description = resources.describe(folder)
     decision = launch.decide_how(
-        run.pipeline, description, options, run.manifest, None, run.plan.parameters, pardon=options.quarantined
+        run.pipeline,
+        description,
+        options,
+        source=run.manifest,
+        stem=None,
+        parameters=run.plan.parameters,
+        pardon=options.quarantined,
     )
     if options.dry_run:
         from slurm import explain
@@ -92,7 +98,7 @@ def cancel(arguments: Sequence[str]) -> int:
     """`cancel RUN`: end its jobs, and keep the sweep from bringing them back."""
     parser = flags.Parser(
         prog="voxarray cancel",
-        description="End a run's jobs. Tasks publish what they have; what is published stays, and the same command resumes.",
+        description="End a run's jobs. Tasks publish what they have; that stays, and the same command resumes.",
     )
     add_run(parser)
     options = parser.parse(arguments)
@@ -119,6 +125,8 @@ def _cancel(run: Run, number: int) -> str:
         return _cancel_pump(jobs)
     ids = sorted({entry.job_id for entry in active.queued(jobs)})
     cluster.end(ids)
+    message = f"{run.id} was cancelled; `./voxarray retry {run.id}` launches the rest."
+    sweep.conclude(run, number, sweep.CANCELLED, message)
     return ", ".join(ids)
 
 

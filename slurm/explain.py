@@ -46,7 +46,7 @@ class Forecast(NamedTuple):
 
 def explain(decision: Decision, run: Optional[Run] = None) -> str:
     """The plan of a decision (of an existing run, for a retry), as lines of text."""
-    existing = run or _existing(decision)
+    existing = run or (None if decision.fresh else launch.existing(decision))
     run_plan = existing.plan if existing else _draft(decision)
     tasks = launch.number_of_tasks(decision, existing)
     with tempfile.TemporaryDirectory(prefix="voxarray-") as folder:
@@ -66,11 +66,6 @@ def explain(decision: Decision, run: Optional[Run] = None) -> str:
 
 def _draft(decision: Decision) -> Plan:
     return plan.draft(decision.pipeline, decision.source, decision.stem, decision.parameters)[0]
-
-
-def _existing(decision: Decision) -> Optional[Run]:
-    name = plan.run_id(decision.pipeline.name, decision.source, decision.stem, decision.parameters)
-    return Run.open(name) if (paths.run_folder(name) / "run.json").exists() and not decision.fresh else None
 
 
 def _forecast(decision: Decision, run: Run, tasks: int) -> Forecast:
@@ -120,13 +115,11 @@ def _work(decision: Decision, forecast: Forecast, tasks: int) -> list[tuple[str,
     loads = forecast.seconds if any(forecast.seconds) else [float(count) for count in forecast.counts]
     unit = f"{sum(forecast.seconds) / 3600:,.2f} h of audio" if any(forecast.seconds) else "durations not known yet"
     spread = f"{min(used):,}" if min(used) == max(used) else f"{min(used):,} to {max(used):,}"
-    rows.append(
-        (
-            "tasks",
-            f"{tasks:,} ({decision.sharding}), {len(used):,} of them with items: {spread} items each, {unit}; the longest "
-            f"has {imbalance(loads[: len(used)]):.2f} × the mean",
-        )
+    text = (
+        f"{tasks:,} ({decision.sharding}), {len(used):,} of them with items: {spread} items each, {unit}; "
+        f"the longest has {imbalance(loads[: len(used)]):.2f} × the mean"
     )
+    rows.append(("tasks", text))
     return rows + [("note", note) for note in forecast.notes]
 
 

@@ -1,4 +1,4 @@
-"""Which run is meant: by its id or the beginning of it, the stem of its outputs, its manifest or directory, or `last`."""
+"""Which run is meant: its id or the beginning of it, the stem of its outputs, its manifest or directory, or `last`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASIDE = ".until-"
 
 
 def plans() -> list[Plan]:
-    """The plans of all runs that can be read, the most recently launched last. Runs set aside by --fresh are left out."""
+    """The plans of all runs that can be read, the most recently launched last; not those that --fresh set aside."""
     found: list[tuple[float, Plan]] = []
     for path in paths.runs().glob("*/run.json"):
         if _ASIDE in path.parent.name:
@@ -46,8 +46,8 @@ def run(text: str) -> Run:
         f"The latest are {listed([plan.run_id for plan in known[::-1]], len(known))}." if known else "There are none."
     )
     raise UsageError(
-        f"There is no run {text!r} under {paths.runs()}: no id begins so, and no run has such a manifest or such outputs. "
-        f"{latest}"
+        f"There is no run {text!r} under {paths.runs()}: no id begins so, and no run has such a manifest or such "
+        f"outputs. {latest}"
     )
 
 

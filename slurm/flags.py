@@ -87,7 +87,7 @@ def add_launch(parser: argparse.ArgumentParser, description: Description, fresh:
     cut.add_argument(
         "--tasks",
         metavar="N",
-        help="tasks that share the items (default: as many as last time; at first, 16 on Slurm, what fits on this machine)",
+        help="tasks that share the items (default: as many as last time; at first 16 on Slurm, else what fits)",
     )
     cut.add_argument(
         "--max-parallel", metavar="N", help="at most so many tasks at a time (default: no limit of our own)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple, Optional, Sequence
 
-from pipelines.core import lock, provenance, registry
-from pipelines.core.errors import ClusterNotFit, UsageError
+from pipelines.core import lock, paths, plan, provenance, registry
+from pipelines.core.errors import DONE, ClusterNotFit, UsageError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.run import Run, Wish
@@ -67,7 +68,7 @@ def main(name: str, folder: Path, arguments: Sequence[str]) -> int:
         from slurm import explain
 
         print(explain.explain(decision))
-        return 0
+        return DONE
     return commit(decision)
 
 
@@ -79,13 +80,14 @@ def decide(pipeline: Pipeline, description: Description, options: argparse.Names
         kind = "directory" if pipeline.source == "directory" else "manifest"
         raise UsageError(f"The {kind} {source} does not exist on {provenance.host()}. Check the path.")
     parameters = pipeline.parameters(options)
-    return decide_how(pipeline, description, options, source, stem, parameters)
+    return decide_how(pipeline, description, options, source=source, stem=stem, parameters=parameters)
 
 
 def decide_how(
     pipeline: Pipeline,
     description: Description,
     options: argparse.Namespace,
+    *,
     source: Path,
     stem: Optional[Path],
     parameters: Parameters,
@@ -131,8 +133,8 @@ def choose_cluster(asked: str) -> str:
         return "slurm"
     if asked == "slurm":
         raise ClusterNotFit(
-            f"--cluster slurm was asked for, but {why} on {provenance.host()}. Give the command on a login node of the "
-            "cluster (after `module load slurm`, where sites need that), or use --cluster local for this machine."
+            f"--cluster slurm was asked for, but {why} on {provenance.host()}. Give the command on a login node of "
+            "the cluster (after `module load slurm`, where sites need that), or use --cluster local for this machine."
         )
     return "local"
 
@@ -166,37 +168,56 @@ def number_of_tasks(decision: Decision, run: Optional[Run]) -> int:
 
 def commit(decision: Decision) -> int:
     """Make the run and its launch, and submit it; returns the exit status."""
+    refuse_fresh_while_at_work(decision)
     ensure_environment(decision)
     run = Run.create(decision.pipeline, decision.source, decision.stem, decision.parameters, decision.fresh)
     return commit_run(decision, run)
+
+
+def refuse_fresh_while_at_work(decision: Decision) -> None:
+    """Its tasks would go on writing into the folder that is moved aside."""
+    from slurm import active
+
+    run = existing(decision)
+    busy = active.launch_at_work(run) if run is not None and decision.fresh else None
+    if run is not None and busy is not None:
+        raise UsageError(f"--fresh cannot move a run aside that is at work. {active.spoken(run, busy)}")
+
+
+def existing(decision: Decision) -> Optional[Run]:
+    """The run of this command, if there is one already."""
+    name = plan.run_id(decision.pipeline.name, decision.source, decision.stem, decision.parameters)
+    return Run.open(name) if (paths.run_folder(name) / "run.json").exists() else None
 
 
 def ensure_environment(decision: Decision) -> None:
     """Make the pipeline's environment if it is not there."""
     name = decision.description.environment
     if not environments.is_ready(name):
-        say(
-            f"The environment {name} of {decision.pipeline.name} is not there yet (or its lock has changed); making it."
-        )
+        say(f"Environment {name} of {decision.pipeline.name} is not there yet, or its lock has changed; making it.")
         environments.ensure(name)
 
 
 def commit_run(decision: Decision, run: Run) -> int:
     """Launch what a run lacks, and follow it where that was asked for."""
-    from slurm import active, waiting
+    from slurm import active, debug, waiting
 
-    busy = active.launch_at_work(run)
-    if busy is not None:
-        say(active.spoken(run, busy))
-        return waiting.wait(run, busy) if decision.wait else 0
-    record = new_launch(decision, run)
-    if record is None:
-        return waiting.finish(run)
-    say(
-        f"Run {run.id}, launch {record.number}: {record.items:,} items over {record.tasks} tasks "
-        f"({'Slurm' if decision.where == 'slurm' else 'this machine'})."
-    )
-    return start(decision, run, record)
+    # Held until all is submitted: whoever finds a half-submitted launch under this lock knows that its launcher died.
+    with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
+        busy = active.launch_at_work(run)
+        if busy is not None and not active.is_half_submitted(run, busy):
+            record, started = run.record(busy), None
+            say(active.spoken(run, busy))
+        else:
+            found = new_launch(decision, run) if busy is None else run.record(busy)
+            if found is None:
+                return waiting.finish(run)
+            record, started = found, submit_to(decision, run, found)
+    if decision.where == "debug" and busy is None:
+        return debug.start(run, record, decision.request)
+    if decision.wait:
+        return waiting.wait(run, record.number, started)
+    return DONE
 
 
 def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
@@ -208,28 +229,27 @@ def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
         limit=decision.limit,
         pardon=decision.pardon,
     )
-    with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
-        return run.new_launch(wish, say)
+    record = run.new_launch(wish, say)
+    if record is not None:
+        where = "Slurm" if decision.where == "slurm" else "this machine"
+        say(f"Run {run.id}, launch {record.number}: {record.items:,} items over {record.tasks} tasks ({where}).")
+    return record
 
 
-def start(decision: Decision, run: Run, record: LaunchRecord) -> int:
-    """Submit a launch to where it was decided to run."""
-    from slurm import debug, local, submit, waiting
+def submit_to(decision: Decision, run: Run, record: LaunchRecord) -> Optional[subprocess.Popen[bytes]]:
+    """Submit a launch to where it was decided to run; the pump's process, where that is this machine."""
+    from slurm import local, submit
 
-    if decision.where == "debug":
-        return debug.start(run, record, decision.request)
+    if decision.where == "slurm":
+        jobs = submit.submit(run, record, decision.request)
+        say(f"Submitted: {request.spoken(jobs)}. `./voxarray status {run.id}` shows how far it is.")
+        if not decision.wait:
+            say(
+                f"It needs nothing more from this terminal; its sweep merges into {run.plan.outputs} when all is done."
+            )
     if decision.where == "local":
         process = local.start(run, record, decision.request)
         if not decision.wait:
             say(f"It runs on by itself (process {process.pid}). `./voxarray status {run.id}` shows how far it is.")
-            return 0
-        return waiting.wait_here(run, record.number, process)
-    jobs = submit.submit(run, record, decision.request)
-    say(f"Submitted: {request.spoken(jobs)}.")
-    if decision.wait:
-        return waiting.wait(run, record.number)
-    say(
-        f"It needs nothing more from this terminal. `./voxarray status {run.id}` shows how far it is; the sweep merges "
-        f"into {run.plan.outputs} when every item is accounted for."
-    )
-    return 0
+        return process
+    return None

@@ -1,7 +1,7 @@
 """A launch on this machine: its tasks through submitit's local executor, never more at once than the cores carry.
 
-The pump, a process of its own session, starts the next task when one ends, and does the sweep at the end; so it outlives
-the terminal, and Ctrl-C there asks it to stop rather than tearing its tasks down.
+The pump, a process of its own session, starts the next task when one ends, and does the sweep at the end; so it
+outlives the terminal, and Ctrl-C there asks it to stop rather than tearing its tasks down.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def pump(run: Run, launch: int) -> int:
             current()
         if current.stopping:
             request.cancel(run, launch)
-        verdict = sweep.settle(run, launch)
+        verdict = sweep.settle(run, launch, lambda run, record, wanted: note(run, record.number, wanted))
         log.info("%s: %s", verdict.outcome, verdict.message)
         if verdict.outcome != sweep.RESUBMITTED or verdict.next is None:
             return verdict.exit_status

@@ -1,4 +1,4 @@
-"""Profiles: a cluster's settings under a name, in `slurm/profiles/` or the user's own `~/.config/voxarray/profiles/`."""
+"""Profiles: a cluster's settings under a name, in `slurm/profiles/` or the user's `~/.config/voxarray/profiles/`."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def load(name: Optional[str], pipeline: str) -> Profile:
     path = paths.get(name or DEFAULT)
     if path is None:
         raise UsageError(
-            f"There is no profile named {name!r}. There are: {', '.join(sorted(paths)) or 'none'}. A profile is a file "
-            f"NAME.toml in {folders()[0]}; slurm/profiles/README.md explains, slurm/profiles/example.toml is one to copy."
+            f"There is no profile named {name!r}. There are: {', '.join(sorted(paths)) or 'none'}. A profile is a "
+            f"file NAME.toml in {folders()[0]}; slurm/profiles/README.md explains; example.toml is one to copy."
         )
     table = resources.read_toml(path)
     own = table.get("pipelines", {}).get(pipeline, {})

@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What each task asks for, the same in every round. `time`: minutes; `mem_mb`: megabytes; `gpus`: `1`, `a100:1`."""
+    """What each task asks for, the same in every round. `time`: minutes; `mem_mb`: megabytes; `gpus`: 1 or a100:1."""
 
     cpus: int = 1
     gpus: str = "0"
@@ -77,7 +77,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Jobs(msgspec.Struct, kw_only=True):
-    """`launch-NNN.jobs.json`. `state`: submitting (or its launcher died while at it), submitted, failed."""
+    """`launch-NNN.jobs.json`. `state`: submitting (or its launcher died while at it), submitted, failed (refused)."""
 
     cluster: str
     jobs: list[Job]
@@ -100,10 +100,14 @@ def job_name(run: Run, launch: int) -> str:
 
 
 def begin(run: Run, launch: int, cluster: str, request: Request) -> Jobs:
-    """Note that a launch is being submitted, before anything is: jobs of a launcher that died can be found by name."""
+    """Note that a launch is being submitted, before anything is: jobs of a launcher that died can be found by name.
+
+    Jobs that an earlier try noted stay on record.
+    """
+    earlier = read(run, launch)
     jobs = Jobs(
         cluster=cluster,
-        jobs=[],
+        jobs=earlier.jobs if earlier is not None and cluster == "slurm" else [],
         state=SUBMITTING,
         request=request,
         name=job_name(run, launch),

@@ -55,11 +55,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            table: dict[str, Any] = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML that can be read: {error}. Mend that line and try again.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return table
 
 
 def describe(folder: Path) -> Description:
@@ -92,11 +93,11 @@ def minutes(text: object) -> int:
         raise UsageError(f"{text!r} is not a time. Write minutes (30), hours (4:00:00) or days (2-12:00:00).")
     numbers = [int(part) for part in parts]
     if days:
-        hours, mins, seconds = (numbers + [0, 0])[:3]
+        hours, mins, seconds = [*numbers, 0, 0][:3]
     elif len(numbers) == 3:
         hours, mins, seconds = numbers
     else:
-        hours, mins, seconds = 0, *(numbers + [0])[:2]
+        hours, mins, seconds = 0, *[*numbers, 0][:2]
     total = int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
     if total < 1:
         raise UsageError(f"{text!r} is no time at all; a task needs a minute or more.")

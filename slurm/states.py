@@ -108,7 +108,7 @@ def state(name: str) -> str:
 
 
 def reason(text: str) -> Optional[tuple[str, str]]:
-    """(what it means, what to do about it, maybe empty) of why a job is pending; None where there is nothing to say."""
+    """(what it means, what to do about it or nothing) of why a job is pending; None where there is nothing to say."""
     squeezed = text.strip("()").lower()
     if squeezed in ("", "none", "n/a"):
         return None

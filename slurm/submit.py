@@ -26,7 +26,7 @@ _SWEEP_CPUS, _SWEEP_MEM_MB, _SWEEP_MIN = 1, 4096, 120
 
 
 def tasks_with_items(run: Run, launch: int) -> int:
-    """How many tasks are worth submitting: sharding fills tasks from 0 on, so those after the last that has items rest."""
+    """How many tasks are worth submitting: sharding fills them from 0 on; those after the last that has items rest."""
     shares = run.deal(launch).shares
     return max((task + 1 for task, share in enumerate(shares) if share.items), default=0)
 
@@ -122,17 +122,22 @@ def folder(run: Run, launch: int) -> Path:
 
 
 def submit(run: Run, record: LaunchRecord, wanted: Request) -> Jobs:
-    """Submit a published launch: its arrays, then its sweep. ClusterNotFit says what was submitted before an error."""
+    """Submit a published launch: its arrays, then its sweep; one whose submission broke off is submitted to its end.
+
+    ClusterNotFit says what was submitted before an error.
+    """
     jobs = request.begin(run, record.number, "slurm", wanted)
-    arrays = chunks(tasks_with_items(run, record.number), cluster.max_array_size())
     where = folder(run, record.number)
+    first = max((entry.first_task + entry.tasks for entry in jobs.jobs), default=0)
+    left = tasks_with_items(run, record.number) - first
+    arrays = [(first + begin, number) for begin, number in chunks(left, cluster.max_array_size())]
     with cluster.outside_of_jobs(), _refusals(run, record.number, jobs):
-        for (first, number), most in zip(arrays, parallel(wanted.max_parallel, arrays)):
-            executor = _executor(where, wanted, {**parameters(run, record.number, wanted), "array_parallelism": most})
-            orders = [order(run, record.number, task, wanted) for task in range(first, first + number)]
-            made = executor.map_array(job.run_task, orders)
+        for (start, number), most in zip(arrays, parallel(wanted.max_parallel, arrays)):
+            values = {**parameters(run, record.number, wanted), "array_parallelism": most}
+            orders = [order(run, record.number, task, wanted) for task in range(start, start + number)]
+            made = _executor(where, wanted, values).map_array(job.run_task, orders)
             kind = request.ARRAY if number > 1 else request.JOB
-            jobs.jobs.append(Job(made[0].job_id.split("_")[0], first, number, kind))
+            jobs.jobs.append(Job(made[0].job_id.split("_")[0], start, number, kind))
             request.write(run, record.number, jobs)
         executor = _executor(where, wanted, sweep_parameters(run, record.number, wanted, jobs.ids))
         swept = executor.submit(job.run_sweep, json.dumps({"run": run.id, "launch": record.number}))

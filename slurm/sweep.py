@@ -1,25 +1,24 @@
 """The sweep: what happens once every task of a launch has ended, however it ended.
 
 It trusts what is on disk and nothing else. Where every item is accounted for it merges; else it launches what is
-missing once more, with a sweep of its own, a few rounds at most; else it says what is missing and how to go on. It needs
-no live launcher: on Slurm it is a job that depends (`afterany`) on the arrays; on this machine the launch's pump does it.
+missing once more, with a sweep of its own, a few rounds at most; else it says what is missing and how to go on. It
+needs no live launcher: on Slurm it is a job that depends (`afterany`) on the arrays; on this machine the launch's pump
+does it.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import msgspec
 
-from pipelines.core import clock, heartbeat, lock, logs, merge, paths, store
+from pipelines.core import clock, heartbeat, lock, logs, merge, paths, provenance, store
 from pipelines.core.errors import (
     DONE,
-    NOT_FIT,
     SOME_FAILED,
     USAGE,
     ClusterNotFit,
@@ -43,12 +42,15 @@ MERGED, RESUBMITTED, GAVE_UP, CANCELLED, LIMITED, LEFT = (
 )
 _WAIT_S = 3600.0
 
+Submit = Callable[[Run, LaunchRecord, Request], object]
+"""How a launch that the sweep makes gets to work."""
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """`state/launch-NNN/sweep.json`: what the sweep of a launch did. `next`: the launch it made, if it made one.
 
     outcome: merged; resubmitted; gave up (the message says what is missing and how to go on); cancelled; limited (what
-    --limit asked for is done, the rest was not asked for); left (a later launch has taken over, or tasks are still at work).
+    --limit asked for is done, the rest was not asked for); left (a later launch has taken over; not written).
     """
 
     launch: int
@@ -77,57 +79,69 @@ def read(run: Run, launch: int) -> Optional[Verdict]:
         return None
 
 
-def settle(run: Run, launch: int) -> Verdict:
-    """Merge, or make (not submit) the next launch, or give up. Two sweeps at once wait for each other. Idempotent."""
+def settle(run: Run, launch: int, submit: Submit) -> Verdict:
+    """Merge, or launch what is missing, or give up. Idempotent; of two sweeps at once, one waits for the other."""
     with lock.held(run.folder / "sweep.lock", _WAIT_S, f"The sweep of {run.id}"):
         last = run.launch_numbers()[-1]
-        if last > launch:
-            return _adopt(run, launch, last)
-        verdict = _decide(run, launch)
-        store.write_json(verdict_path(run, launch), verdict)
+        verdict = _decide(run, launch) if last == launch else _later(run, launch, last)
+        if verdict.outcome == RESUBMITTED and verdict.next is not None:
+            verdict = _submitted(run, verdict, submit)
+        if verdict.outcome != LEFT:
+            store.write_json(verdict_path(run, launch), verdict)
     return verdict
 
 
-def _adopt(run: Run, launch: int, last: int) -> Verdict:
-    """A later launch exists. If a sweep of this launch made it and died before submitting it, it is to be submitted."""
-    jobs, record = request.read(run, last), run.record(last)
-    mine = request.read(run, launch)
-    if record.sweep_round and jobs is None and mine is not None and not request.is_cancelled(run, launch):
-        return Verdict(launch, RESUBMITTED, "an earlier sweep made the next launch", clock.iso(), next=last)
-    return Verdict(launch, LEFT, f"launch {last} has taken over", clock.iso(), next=last)
+def _submitted(run: Run, verdict: Verdict, submit: Submit) -> Verdict:
+    """Submit the launch that was made; where that fails, the sweep has to give up."""
+    before = request.read(run, verdict.launch)
+    try:
+        submit(run, run.record(verdict.next or 0), before.request if before else Request())
+    except ClusterNotFit as error:
+        message = f"{verdict.message} It could not be submitted from {provenance.host()}: {error}"
+        return msgspec.structs.replace(verdict, outcome=GAVE_UP, message=message)
+    return verdict
+
+
+def _later(run: Run, launch: int, last: int) -> Verdict:
+    """A later launch exists. If a sweep of this launch made it and died submitting it, that is to be finished."""
+    jobs = request.read(run, last)
+    unfinished = jobs is None or jobs.state == request.SUBMITTING
+    if run.record(last).sweep_round and unfinished and not request.is_cancelled(run, launch):
+        return Verdict(launch, RESUBMITTED, f"launch {last} was made by an earlier sweep.", clock.iso(), next=last)
+    return Verdict(launch, LEFT, f"launch {last} has taken over.", clock.iso(), next=last)
 
 
 def _decide(run: Run, launch: int) -> Verdict:
     jobs = request.read(run, launch)
-    wanted = jobs.request if jobs else Request()
     try:
         receipt = merge.merge(run, if_due=True)
     except IncompleteRunError as error:
-        return _incomplete(run, run.record(launch), wanted, str(error))
+        return _incomplete(run, run.record(launch), jobs.request if jobs else Request(), str(error))
     summary = merge.summary(receipt)
     return Verdict(launch, MERGED, summary, clock.iso(), quarantined=receipt.quarantined)
 
 
 def _incomplete(run: Run, record: LaunchRecord, wanted: Request, why: str) -> Verdict:
+    """Items are missing (`why` names them): whether to launch them once more."""
+    limit = None if wanted.limit is None else left_of(run, record)
     if request.is_cancelled(run, record.number):
-        message = f"{run.id} was cancelled. {why}"
-        return Verdict(record.number, CANCELLED, message, clock.iso())
-    limit = None
-    if wanted.limit is not None:
-        limit = left_of(run, record)
-        if not limit:
-            message = f"The {record.items:,} items that --limit asked for are done. {why}"
-            return Verdict(record.number, LIMITED, message, clock.iso())
-    if record.sweep_round >= wanted.rounds:
-        message = f"After {record.sweep_round} more rounds items are still missing; it needs a look at why: `./voxarray logs {run.id} --errors`. {why}"
-        return Verdict(record.number, GAVE_UP, message, clock.iso())
-    if _is_barren(run, record):
-        message = (
-            f"Two launches in a row did not do a single item, so that a third would not either: `./voxarray logs {run.id} "
-            f"--errors` tells why. {why}"
+        outcome, told = CANCELLED, f"{run.id} was cancelled."
+    elif limit == 0:
+        outcome, told = LIMITED, f"The {record.items:,} items that --limit asked for are done."
+    elif record.sweep_round >= wanted.rounds:
+        outcome, told = GAVE_UP, f"Items are missing still, after {record.sweep_round} more rounds. {_look(run)}"
+    elif _is_barren(run, record):
+        outcome, told = (
+            GAVE_UP,
+            f"Two launches in a row did not do a single item; a third would not either. {_look(run)}",
         )
-        return Verdict(record.number, GAVE_UP, message, clock.iso())
-    return _again(run, record, limit, why)
+    else:
+        return _again(run, record, limit, why)
+    return Verdict(record.number, outcome, f"{told} {why}", clock.iso())
+
+
+def _look(run: Run) -> str:
+    return f"`./voxarray logs {run.id} --errors` tells why."
 
 
 def _again(run: Run, record: LaunchRecord, limit: Optional[int], why: str) -> Verdict:
@@ -187,29 +201,21 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def sweep(run: Run, launch: int) -> int:
-    """Settle a Slurm launch whose tasks have ended, and submit the next one if there is one."""
+    """Sweep a launch on Slurm whose tasks have ended."""
     from slurm import submit
 
     jobs = request.read(run, launch)
     if jobs is not None and _at_work(jobs):
         log.info("Tasks of %s launch %d are still in the queue; nothing to sweep yet.", run.id, launch)
         return SOME_FAILED
-    verdict = settle(run, launch)
+    verdict = settle(run, launch, submit.submit)
     log.info("%s: %s", verdict.outcome, verdict.message)
-    if verdict.outcome == RESUBMITTED and verdict.next is not None and jobs is not None:
-        try:
-            submit.submit(run, run.record(verdict.next), jobs.request)
-        except ClusterNotFit as error:
-            message = f"{verdict.message} They could not be submitted from {os.uname().nodename}: {error}"
-            give_up(run, launch, message)
-            log.error("%s", message)  # noqa: TRY400 - the paragraph says it all
-            return NOT_FIT
     return verdict.exit_status
 
 
-def give_up(run: Run, launch: int, message: str) -> None:
-    """Record that the sweep could not go on."""
-    store.write_json(verdict_path(run, launch), Verdict(launch, GAVE_UP, message, clock.iso()))
+def conclude(run: Run, launch: int, outcome: str, message: str) -> None:
+    """Record an outcome that was come to otherwise."""
+    store.write_json(verdict_path(run, launch), Verdict(launch, outcome, message, clock.iso()))
 
 
 def _at_work(jobs: Jobs) -> bool:

@@ -60,7 +60,7 @@ def _launch(run: Run, text: str | None) -> int:
 
 
 def _files(run: Run, launch: int, task: str | None) -> Iterator[Path]:
-    """The logs there are: of one task, or of all, with those of pump and sweep, and what Slurm caught of a failed start."""
+    """The logs there are: of one task, or of all, pump and sweep too; and what Slurm caught where none started."""
     folder = paths.logs(run.id, launch)
     if task is not None:
         tasks = run.record(launch).tasks

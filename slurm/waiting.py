@@ -64,11 +64,16 @@ def conclude(run: Run, verdict: sweep.Verdict, display: Display) -> int:
     return verdict.exit_status
 
 
-def wait(run: Run, launch: int) -> int:
-    """Follow a run on Slurm until its sweep has merged or given up. Ctrl-C leaves it running."""
+def wait(run: Run, launch: int, process: Optional[subprocess.Popen[bytes]] = None) -> int:
+    """Follow a run to its end, wherever it is at work. `process`: the pump, if this process started it."""
     jobs = request.read(run, launch)
-    if jobs is not None and jobs.cluster == "local":
-        return wait_here(run, launch, None)
+    if process is not None or (jobs is not None and jobs.cluster == "local"):
+        return wait_here(run, launch, process)
+    return wait_there(run, launch)
+
+
+def wait_there(run: Run, launch: int) -> int:
+    """Follow a run on Slurm until its sweep has merged or given up. Ctrl-C leaves it running."""
     display, asked, lost = Display(), 0.0, 0
     try:
         while True:
@@ -100,15 +105,17 @@ def _look_at_queue(run: Run, launch: int, display: Display) -> bool:
     except ClusterNotFit as error:
         display.note(f"{error} The run does not depend on this terminal; waiting on.")
         return True
-    for text in states.explain(queued):
+    # That the sweep waits for the tasks goes without saying.
+    for text in states.explain(entry for entry in queued if entry.reason != "Dependency"):
         display.note(text)
     return bool(queued)
 
 
 def _lost(run: Run) -> str:
     return (
-        f"Slurm no longer knows the jobs of {run.id}, and its sweep left no word: it was cancelled or died. What was done is "
-        f"kept. `./voxarray merge {run.id}` merges if all is there, `./voxarray retry {run.id}` launches what is missing."
+        f"Slurm no longer knows the jobs of {run.id}, and its sweep left no word: it was cancelled or died. What was "
+        f"done is kept. `./voxarray merge {run.id}` merges if all is there, `./voxarray retry {run.id}` launches what "
+        "is missing."
     )
 
 
@@ -168,6 +175,6 @@ def _pump_died(run: Run, launch: int) -> str:
     except OSError:
         last = []
     return (
-        f"The process that ran {run.id} on this machine ended before its work did{': ' + last[0] if last else ''}. What was "
-        f"published is kept. The same command, or `./voxarray retry {run.id}`, does the rest."
+        f"The process that ran {run.id} on this machine ended before its work did{': ' + last[0] if last else ''}. "
+        f"What was published is kept. The same command, or `./voxarray retry {run.id}`, does the rest."
     )
