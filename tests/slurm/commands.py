@@ -26,10 +26,10 @@ class Commands:
         others = ("SLURM", "SBATCH", "SQUEUE", "SACCT")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         path = kept.get("PATH", os.defpath)
-        path = path if sacct else self._path_without_sacct(path)
+        path = path if sacct else self.path_without_sacct(path)
         return {**kept, "SLURM_CONF": str(self.root / "slurm.conf"), "PATH": path, **extra}
 
-    def _path_without_sacct(self, path: str) -> str:
+    def path_without_sacct(self, path: str) -> str:
         """The same PATH, but folders that hold sacct replaced by folders of links to everything else in them."""
         folders = []
         for number, folder in enumerate(path.split(os.pathsep)):

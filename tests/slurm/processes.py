@@ -45,6 +45,14 @@ def environment_of(pid: int) -> Dict[str, str]:
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
 
 
+def command_of(pid: int) -> List[str]:
+    """The process's command line; empty when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 class Processes:
     """Named daemons and everything that descends from them."""
 

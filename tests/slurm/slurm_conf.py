@@ -19,8 +19,8 @@ class Settings:
     """
 
     nodes: int = 4
-    cpus: int = 8
-    memory_mb: int = 8000
+    cpus: int = 32
+    memory_mb: int = 256000
     max_array_size: int = 1001  # the largest index is one less
     kill_wait_s: int = 2  # from SIGTERM to SIGKILL at a time limit, and at the end of a preemption's grace
     cred_expire_s: int = 5  # also how long a requeued job waits to start again; below 5, Slurm silently takes 120

@@ -1,0 +1,158 @@
+"""VAD over real speech while the cluster fails: time limits, preemption, dead nodes, twins, a controller that goes.
+
+In each, a plain array and a launcher's run are at work side by side, to halve the time that Slurm makes one wait.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+from processes import wait_until
+from test_vad_launcher import job_of
+
+
+def finish(scene, *names):
+    """Wait for the runs and prove them."""
+    for name in names:
+        scene.wait_for_merge(name)
+        run = scene.prove(name)
+        assert set(run.done().values()) == {1}, "nothing was done twice"
+
+
+def restarts(scene, job):
+    return {record.get("ArrayTaskId", "0"): int(record["Restarts"]) for record in scene.cluster.job(job)}
+
+
+@pytest.mark.deadline(240)
+def test_time_limit(scene):
+    """Warned in time, tasks publish and requeue themselves; without a warning, they are ended, and can be repaired."""
+    warned = scene.sbatch("warned", "--array=0-1", "--time=1", "--signal=B:USR2@50")
+    stopped = scene.sbatch("stuck", "--array=0-1", "--time=1", "--signal=B:CONT@10")
+    scene.launch("launched", "--tasks", "2", "--time", "1")
+    run = scene.run("launched")
+    with scene.brake("stuck") as stuck:
+        with scene.brake("warned") as one, scene.brake("launched") as other:
+            stuck.hold((0, 1))
+            for brake in (one, other):
+                brake.hold((0, 1))
+                brake.trickle(0.02)
+            wait_until(lambda: set(restarts(scene, warned).values()) == {1}, 90, "the array to be requeued", 0.5)
+            wait_until(lambda: set(restarts(scene, job_of(run)).values()) == {1}, 90, "the launch to be requeued", 0.5)
+        scene.cluster.wait_for_jobs(stopped, timeout_s=120)
+    assert set(scene.cluster.states(stopped).values()) == {"TIMEOUT"}
+    finish(scene, "warned", "launched")
+    assert len(run.launches()) == 1, "a requeued task is the same launch's"
+    scene.voxarray("retry", scene.run("stuck").id, "--cluster", "slurm", "--tasks", "2", "--cpus", "1")
+    finish(scene, "stuck")
+
+
+@pytest.mark.parametrize("user_signal", [True, False])
+def test_preemption(scene, user_signal):
+    """With and without a grace time, on sites that send the user's signal at preemption and on those that do not."""
+    if not user_signal:
+        scene.cluster.reconfigure(preempt_user_signal=False)
+    low = scene.sbatch("low", "--array=0-3", "--partition=low")
+    grace = scene.sbatch("grace", "--array=0-3", "--partition=lowgrace")
+    scene.launch("launched", "--tasks", "4", "--partition", "lowgrace")
+    names = ("low", "grace", "launched")
+    brakes = [scene.brake(name) for name in names]
+    for brake in brakes:
+        brake.hold(range(4))
+    high = scene.cluster.preempt(seconds=0.5)
+    time.sleep(2.5)
+    for brake in brakes:
+        brake.trickle(0.02)
+    scene.cluster.wait_for_jobs(high)
+    for brake in brakes:
+        brake.release()
+    launched = scene.run("launched")
+    for name in names:
+        scene.wait_for_merge(name)
+        scene.prove(name)
+    for job in (low, grace, job_of(launched)):
+        assert set(restarts(scene, job).values()) == {1}
+    assert len(launched.launches()) == 1, "a requeued task is the same launch's"
+
+
+def test_node_that_dies(scene):
+    plain = scene.sbatch("plain", "--array=0-3")
+    scene.launch("launched", "--tasks", "4")
+    run = scene.run("launched")
+    with scene.brake("plain") as one, scene.brake("launched") as other:
+        one.hold(range(4))
+        other.hold(range(4))
+        scene.cluster.node_kill("n2")
+    finish(scene, "plain", "launched")
+    for job in (plain, job_of(run)):
+        assert sorted(restarts(scene, job).values()) == [0, 0, 0, 1]
+    scene.cluster.node_up("n2")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_split_brain_twins(scene, locks):
+    """A node that Slurm believes dead works on beside the requeued attempts: nothing is lost, torn or doubled.
+
+    Without locks (files that locks are held on are taken away, as on a file system whose locks do not reach other
+    nodes), both attempts of a task work at the same time.
+    """
+    plain = scene.sbatch("plain", "--array=0-3")
+    scene.launch("launched", "--tasks", "4")
+    run = scene.run("launched")
+    with scene.brake("plain") as one, scene.brake("launched") as other:
+        one.hold(range(4))
+        other.hold(range(4))
+        if not locks:
+            for path in scene.home.glob("output/runs/*/state/*/*.lock"):
+                path.unlink()
+        scene.cluster.node_kill("n3", split_brain=True)
+        ghosts = {worker.pid for brake in (one, other) for worker in brake.held.values()}
+        wait_until(lambda: 1 in restarts(scene, plain).values(), 30, "the twin of the plain array")
+        wait_until(lambda: 1 in restarts(scene, job_of(run)).values(), 30, "the twin of the launch")
+        if not locks:
+            wait_until(lambda: twins(scene, ghosts) >= 2, 30, "the twins to be at work beside the ghosts")
+    for name in ("plain", "launched"):
+        scene.wait_for_merge(name)
+        scene.prove(name)
+    scene.cluster.ghosts_end("n3")
+    scene.cluster.node_up("n3")
+
+
+def twins(scene, ghosts):
+    """How many live workers are not those that were held."""
+    from brake import workers
+
+    runs = [scene.run(name).id for name in ("plain", "launched")]
+    found = [worker.pid for run in runs for worker in workers(scene.cluster.processes, run)]
+    return len(set(found) - ghosts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_controller_restart(scene, number):
+    """Arrays and sweep go on; what is asked of Slurm meanwhile waits for the controller."""
+    plain = scene.sbatch("plain", "--array=0-3")
+    scene.launch("launched", "--tasks", "4")
+    run = scene.run("launched")
+    with scene.brake("plain") as one, scene.brake("launched") as other:
+        one.hold(range(4))
+        other.hold((0, 1))
+        if number == signal.SIGKILL:
+            time.sleep(5.5)  # what happened in the last 5 s is not yet saved: any cluster would lose it
+        scene.cluster.controller_kill(number)
+        one.release()  # these end while nobody listens
+        wait_until(lambda: bool(scene.run("plain").receipt()), 40, "the plain array to merge without a controller")
+        scene.cluster.controller_up()
+    finish(scene, "plain", "launched")
+    assert set(scene.cluster.wait_for_jobs(plain, job_of(run)).values()) == {"COMPLETED"}
+
+
+def test_slow_shared_start(scene):
+    """Sixteen tasks and two arrays of the same run start at once: one listing, one deal for each array, one merge."""
+    jobs = [scene.sbatch("rush", "--array=0-7"), scene.sbatch("rush", "--array=0-7")]
+    states = scene.cluster.wait_for_jobs(*jobs)
+    assert set(states.values()) == {"COMPLETED"}, states
+    run = scene.prove("rush")
+    assert len(run.launches()) == 2
+    assert json.dumps([launch["tasks"] for launch in run.launches()]) == "[8, 8]"

@@ -1,0 +1,84 @@
+"""VAD over real speech through the launcher on a real Slurm: the array and its sweep need no live launcher."""
+
+from __future__ import annotations
+
+import signal
+
+from processes import send
+
+
+def job_of(run, launch=0, kind="array"):
+    return next(job["job_id"] for job in run.jobs(launch) if job["kind"] == kind)
+
+
+def test_launcher_returns_and_the_sweep_merges(scene):
+    said = scene.launch("sweep", "--tasks", "16")
+    run = scene.run("sweep")
+    assert job_of(run) in said
+    assert not run.receipt(), "the launcher did not wait"
+    scene.wait_for_merge("sweep")
+    scene.prove("sweep")
+    assert set(run.done().values()) == {1}
+    assert len(run.launches()) == 1
+    assert "Every item" in scene.launch("sweep", "--tasks", "16", statuses=[1]), "nothing is left to do"
+
+
+def test_killed_tasks_are_swept_up(scene):
+    """scancel of a task, kill -9 of a task's supervisor and of a worker: the sweep launches what they lost."""
+    scene.launch("swept", "--tasks", "16")
+    run = scene.run("swept")
+    job = job_of(run)
+    with scene.brake("swept") as brake:
+        brake.hold((1, 4, 9))
+        scene.cluster.scancel(f"{job}_1")
+        for pid in scene.pids(job, 4, "submitit.core._submit"):
+            send(pid, signal.SIGKILL)
+        send(brake.held[9].pid, signal.SIGKILL)
+    scene.wait_for_merge("swept")
+    scene.prove("swept")
+    assert [launch["sweep_round"] for launch in run.launches()] == [0, 1]
+    assert {index % 16 for index in run.done(1)} == {1, 4}, "the worker's own task went on without it"
+    assert set(run.done().values()) == {1}
+
+
+def test_array_beyond_the_clusters_limit_is_split(scene):
+    scene.cluster.reconfigure(max_array_size=5)
+    scene.launch("split", "--tasks", "12")
+    run = scene.run("split")
+    arrays = [job for job in run.jobs(0) if job["kind"] == "array"]
+    assert [(job["first_task"], job["tasks"]) for job in arrays] == [(0, 5), (5, 5), (10, 2)]
+    assert len(run.jobs(0)) == 4
+    scene.wait_for_merge("split")
+    scene.prove("split")
+    assert {row["task"] for row in run.rows()} == set(range(12))
+
+
+def test_without_sacct(scene):
+    """Neither the launcher, nor the jobs, nor the sweep need sacct; `--wait` follows a killed task to the end."""
+    said = scene.launch("nosacct", "--tasks", "4", sacct=False)
+    run = scene.run("nosacct")
+    with scene.brake("nosacct") as brake:
+        brake.hold((2,))
+        for pid in scene.pids(job_of(run), 2, "submitit.core._submit"):
+            send(pid, signal.SIGKILL)
+    said = scene.launch("nosacct", "--tasks", "4", "--wait", sacct=False, statuses=[1])
+    assert "3 quarantined" in said
+    scene.prove("nosacct")
+    assert len(run.launches()) == 2
+    assert run.id in scene.voxarray("status", run.id, sacct=False, statuses=[0, 1])
+
+
+def test_retry_after_a_plain_array(scene):
+    """The two ways of launching share a run: what a plain array left is done by the launcher."""
+    job = scene.sbatch("both", "--array=0-15")
+    run = scene.run("both")
+    with scene.brake("both") as brake:
+        brake.hold(range(16))
+        scene.cluster.scancel(job)
+        scene.cluster.wait_for_jobs(job)
+    kept = run.done()
+    scene.voxarray("retry", run.id, "--cluster", "slurm", "--tasks", "4", "--cpus", "1")
+    scene.wait_for_merge("both")
+    scene.prove("both")
+    assert set(run.done().values()) == {1}
+    assert not set(kept) & set(run.done(1))
