@@ -33,7 +33,9 @@ class Missing(Exception):
 def cache() -> Path:
     """Where decoded speech is kept between runs of the tests."""
     given = os.environ.get("VOXARRAY_TEST_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxarray-tests"
+    base = (
+        Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxarray-tests"
+    )
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -63,7 +65,9 @@ def _installed(language: str) -> list[Path]:
 
 def _install(package: str) -> None:
     if os.geteuid() or not shutil.which("apt-get"):
-        raise Missing(f"real speech is in Debian's package {package}, which only root can install: apt-get install {package}")
+        raise Missing(
+            f"real speech is in Debian's package {package}, which only root can install: apt-get install {package}"
+        )
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for first in ([], ["apt-get", "update", "--quiet"]):
@@ -144,7 +148,7 @@ def _trimmed(samples: np.ndarray) -> np.ndarray:
 
 
 class Condition(NamedTuple):
-    """How truth is recorded: noise (RMS relative to the speech's, in dB; pink as rooms are, or white), and level in dB."""
+    """How truth is recorded: noise (RMS relative to the speech's, in dB; pink or white), and level in dB."""
 
     noise: float
     pink: bool = True
@@ -200,7 +204,7 @@ class Score(NamedTuple):
 
 
 def score(pairs: list[tuple[list[tuple[float, float]], list[list[float]], float]], collar: float = 0.08) -> Score:
-    """Score (true bounds, found segments, duration) triples; frames within `collar` seconds of a true bound do not count."""
+    """Score (true bounds, found segments, duration); frames within `collar` seconds of a true bound do not count."""
     hit = alarm = miss = right = 0
     for bounds, found, duration in pairs:
         frames = round(duration * 100)
@@ -214,7 +218,9 @@ def score(pairs: list[tuple[list[tuple[float, float]], list[list[float]], float]
         miss += int((true & ~said).sum())
         right += int((~true & ~said).sum())
     total = hit + alarm + miss + right
-    return Score(100 * alarm / total, 100 * miss / total, 100 * (hit + right) / total, 2 * hit / (2 * hit + alarm + miss))
+    return Score(
+        100 * alarm / total, 100 * miss / total, 100 * (hit + right) / total, 2 * hit / (2 * hit + alarm + miss)
+    )
 
 
 def _inside(bounds: list, centre: np.ndarray) -> np.ndarray:
@@ -222,6 +228,12 @@ def _inside(bounds: list, centre: np.ndarray) -> np.ndarray:
     for start, end in bounds:
         marks |= (centre >= start) & (centre < end)
     return marks
+
+
+def runs_of(flags: np.ndarray, hop: int) -> list[list[float]]:
+    """The runs of frames that are True, in seconds; a frame has `hop` samples."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return (edges.reshape(-1, 2) * (hop / RATE)).tolist()
 
 
 # -- files

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,10 +37,10 @@ def good(tmp_path_factory):
 
 
 def message(path) -> str:
-    before = os.listdir("/proc/self/fd")
+    before = list(Path("/proc/self/fd").iterdir())
     with pytest.raises(ItemError) as caught:
         read(str(path))
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
     text = str(caught.value)
     assert str(path.parent) not in text
     assert "\n" not in text
@@ -77,7 +78,9 @@ def test_recordings_that_were_joined_are_read_to_the_end(tmp_path, good, kind):
 
 def test_a_flac_written_to_a_pipe_does_not_say_its_length(tmp_path, good):
     with (tmp_path / "a.flac").open("wb") as file:
-        made = subprocess.run(["ffmpeg", "-v", "error", "-i", good, "-f", "flac", "-"], capture_output=True, check=True)
+        made = subprocess.run(
+            ["ffmpeg", "-v", "error", "-i", good, "-f", "flac", "-"], capture_output=True, check=True
+        )
         file.write(made.stdout)
     samples, duration = read(str(tmp_path / "a.flac"))
     assert duration == 4.0

@@ -11,7 +11,7 @@ from tests import corpus
 
 SECONDS = 2.0
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
-RATES = {kind: (8000, 16000, 22050, 44100, 48000) for kind in FORMATS}
+RATES = dict.fromkeys(FORMATS, (8000, 16000, 22050, 44100, 48000))
 RATES["opus"] = (8000, 12000, 16000, 24000, 48000)
 """Opus has rates of its own."""
 KINDS = [(kind, rate, channels) for kind in FORMATS for rate in RATES[kind] for channels in (1, 2)]
@@ -105,7 +105,9 @@ def test_sixteen_bits_are_not_touched(tmp_path):
 
 
 def test_floats_are_rounded_and_clipped(tmp_path):
-    values = np.array([0.0, 1.0, -1.0, 1.7, -3.0, 0.49 / 32768, 0.51 / 32768, -0.51 / 32768, 32767 / 32768], np.float32)
+    values = np.array(
+        [0.0, 1.0, -1.0, 1.7, -3.0, 0.49 / 32768, 0.51 / 32768, -0.51 / 32768, 32767 / 32768], np.float32
+    )
     soundfile.write(tmp_path / "a.wav", values, 16000, subtype="FLOAT")
     samples, _ = read(str(tmp_path / "a.wav"))
     assert samples.tolist() == [0, 32767, -32768, 32767, -32768, 0, 1, -1, 32767]

@@ -93,7 +93,7 @@ def test_ten_minutes_compressed(tmp_path, short, kind):
 
 @pytest.mark.parametrize(("engine", "hours"), [("silero", 1), ("ten", 0.3)])
 def test_the_engines(tmp_path, short, engine, hours):
-    """Blocks of 8 minutes for `ten`, two in flight, each with what comes before it; probabilities take 1 MB an hour."""
+    """Blocks of 8 minutes for `ten`, two in flight, each with what comes before it; probabilities: 1 MB an hour."""
     random = np.random.default_rng(0)
     noise = random.integers(-200, 200, round(hours * 3600 * 16000)).astype(np.int16)
     path = corpus.write_wave(tmp_path / "long.wav", noise)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.vad.segments import Rules, segments
 from pipelines.vad.columns import COLUMNS
+from pipelines.vad.segments import Rules, segments
 from pipelines.vad.statistics import result
 
 HOP, RATE = 256, 16000
