@@ -125,8 +125,7 @@ def _cancel(run: Run, number: int) -> str:
         return _cancel_pump(jobs)
     ids = sorted({entry.job_id for entry in active.queued(jobs)})
     cluster.end(ids)
-    message = f"{run.id} was cancelled; `./voxarray retry {run.id}` launches the rest."
-    sweep.conclude(run, number, sweep.CANCELLED, message)
+    sweep.conclude(run, number, sweep.CANCELLED, sweep.stopped(run))
     return ", ".join(ids)
 
 

@@ -222,6 +222,8 @@ def commit_run(decision: Decision, run: Run) -> int:
 
 def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
     """Deal what is missing; None where nothing is."""
+    from slurm import local
+
     wish = Wish(
         number_of_tasks(decision, run),
         decision.sharding,
@@ -229,6 +231,9 @@ def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:
         limit=decision.limit,
         pardon=decision.pardon,
     )
+    left = local.end_leftovers(run)
+    if left:
+        say(f"{left} tasks of an earlier launch had outlived the process that ran them; they were stopped.")
     record = run.new_launch(wish, say)
     if record is not None:
         where = "Slurm" if decision.where == "slurm" else "this machine"

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Optional, Sequence
 
-from pipelines.core import clock, logs, paths
+from pipelines.core import clock, heartbeat, logs, paths, provenance
 from pipelines.core.errors import SOME_FAILED, VoxarrayError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run
@@ -167,6 +168,34 @@ def start(run: Run, record: LaunchRecord, wanted: Request) -> subprocess.Popen[b
             stderr=output,
             start_new_session=True,
         )
+
+
+def end_leftovers(run: Run) -> int:
+    """Stop tasks of this machine that outlived their pump (it was killed): they publish what they have. How many."""
+    ended: list[int] = []
+    for launch in run.launch_numbers():
+        jobs = request.read(run, launch)
+        if jobs is None or jobs.cluster != "local" or jobs.host != provenance.host():
+            continue
+        for task in range(run.record(launch).tasks):
+            beat = heartbeat.read(run.state_folder(launch), task)
+            if beat is not None and beat.host == jobs.host and _is_worker(beat.pid, run.id):
+                with suppress(OSError):
+                    os.kill(beat.pid, signal.SIGTERM)
+                    ended.append(beat.pid)
+    deadline = time.monotonic() + _KILL_AFTER_S
+    while any(_is_worker(pid, run.id) for pid in ended) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return len(ended)
+
+
+def _is_worker(pid: int, run_id: str) -> bool:
+    """Whether a process is a worker of that run: process ids come again."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"pipelines.core.worker" in command and run_id.encode() in command
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -125,8 +125,8 @@ def _incomplete(run: Run, record: LaunchRecord, wanted: Request, why: str) -> Ve
     """Items are missing (`why` names them): whether to launch them once more."""
     limit = None if wanted.limit is None else left_of(run, record)
     if request.is_cancelled(run, record.number):
-        outcome, told = CANCELLED, f"{run.id} was cancelled."
-    elif limit == 0:
+        return Verdict(record.number, CANCELLED, stopped(run), clock.iso())
+    if limit == 0:
         outcome, told = LIMITED, f"The {record.items:,} items that --limit asked for are done."
     elif record.sweep_round >= wanted.rounds:
         outcome, told = GAVE_UP, f"Items are missing still, after {record.sweep_round} more rounds. {_look(run)}"
@@ -138,6 +138,11 @@ def _incomplete(run: Run, record: LaunchRecord, wanted: Request, why: str) -> Ve
     else:
         return _again(run, record, limit, why)
     return Verdict(record.number, outcome, f"{told} {why}", clock.iso())
+
+
+def stopped(run: Run) -> str:
+    """What to know about a run that was cancelled."""
+    return f"{run.id} was stopped; what is published stays. The same command, or `./voxarray retry {run.id}`, goes on."
 
 
 def _look(run: Run) -> str:
