@@ -59,7 +59,10 @@ def attempts(files: Iterable[PartFile], snapshots: Iterable[Snapshot]) -> list[A
 
 
 def _add_signs(found: dict[Key, Attempt], launch: int, view: TaskView) -> None:
-    """What the last heartbeat and the end receipt add: true start and end, state, what is not published yet."""
+    """What the last heartbeat and the end receipt add: true start and end, state, what is not published yet.
+
+    What a dead attempt had not published counts for nothing: another one publishes it, or does it again.
+    """
     beat, end = view.beat, view.end
     if beat is not None:
         key = (launch, view.task, beat.attempt)
@@ -67,9 +70,9 @@ def _add_signs(found: dict[Key, Attempt], launch: int, view: TaskView) -> None:
         found[key] = known._replace(
             start=min(known.start, beat.started),
             end=max(known.end, beat.time),
-            done=max(known.done, beat.done),
+            done=max(known.done, beat.done if view.alive else 0),
             failed=max(known.failed, beat.failed),
-            audio_seconds=max(known.audio_seconds, beat.audio_seconds),
+            audio_seconds=max(known.audio_seconds, beat.audio_seconds if view.alive else 0.0),
             cpu_s=beat.cpu_s,
             state=view.state if end is None or end.attempt == beat.attempt else CUT_SHORT,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Optional
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
 import msgspec
 
@@ -19,6 +19,10 @@ MOST_ROWS = 20_000
 MOST_BYTES = 512 << 20
 """Reading stops at so many failures or bytes, newest parts first, and says so: `status` has to answer at once."""
 EXAMPLES = 3
+MOST_ITEMS = 50_000
+"""Failed items that are told apart; of further ones only the tries are counted."""
+MOST_CHARACTERS = 500
+"""Of a message."""
 MOST_CAUSES = 12
 """Causes whose examples are looked up."""
 
@@ -87,24 +91,32 @@ class Blame:
 
     def __init__(self) -> None:
         self._items: dict[int, _Failed] = {}
-
-    def __len__(self) -> int:
-        return len(self._items)
+        self._errors: dict[str, Error] = {}
+        self.beyond = 0
+        """Tries of items that are not told apart."""
 
     def add(self, launch: int, task: int, row: Row) -> None:
         """Take a failed row into account."""
         if row.error is None:
             return
-        item = self._items.setdefault(int(row.key, 16), _Failed())
+        key = int(row.key, 16)
+        item = self._items.get(key)
+        if item is None:
+            if len(self._items) >= MOST_ITEMS:
+                self.beyond += 1
+                return
+            item = self._items[key] = _Failed()
         if row.error.kind == parts.LOST:
             item.losses += 1
         else:
             item.strikes += 1
-        item.error, item.last = row.error, Example(launch, task, row.index, "")
+        item.error = self._errors.setdefault(row.error.signature, _short(row.error))
+        item.last = Example(launch, task, row.index, "")
 
     def forgive(self, key: str) -> None:
         """The item was done after all."""
-        self._items.pop(int(key, 16), None)
+        if self._items:
+            self._items.pop(int(key, 16), None)
 
     def causes(self) -> list[Cause]:
         """The groups, most frequent first."""
@@ -114,6 +126,10 @@ class Blame:
                 groups.setdefault(item.error.signature, []).append(item)
         causes = [_cause(signature, items) for signature, items in groups.items()]
         return sorted(causes, key=lambda cause: (-cause.quarantined, -cause.items, cause.signature))
+
+
+def _short(error: Error) -> Error:
+    return msgspec.structs.replace(error, message=error.message[:MOST_CHARACTERS])
 
 
 def _cause(signature: str, items: list[_Failed]) -> Cause:
@@ -173,6 +189,14 @@ def _failed_rows(path: Path) -> Iterator[Row]:
                         yield row
     except (OSError, msgspec.MsgspecError):
         return  # the merge names damaged parts
+
+
+def with_examples(run: Run, causes: Sequence[Cause]) -> list[Cause]:
+    """The causes, with the paths of the examples of the first `MOST_CAUSES`."""
+    found = look_up(run, [example for cause in causes[:MOST_CAUSES] for example in cause.examples])
+    return [
+        cause._replace(examples=[e._replace(path=found.get(e[:3], "")) for e in cause.examples]) for cause in causes
+    ]
 
 
 def look_up(run: Run, examples: Iterable[Example]) -> dict[tuple[int, int, int], str]:

@@ -9,6 +9,7 @@ from slurm.view.next_steps import commands
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
 from slurm.view.text import Column, Terminal, table, wrapped
+from slurm.view.time_axis import spoken
 from slurm.view.words import RUN_STATES, TASK_STATES, amount, brief, counted, figures, share
 
 MOST_TASKS = 40
@@ -70,8 +71,9 @@ def sentence(view: Standing) -> str:
         silent = sum(task.state in ("silent", "died") for task in view.tasks)
         said += f", {silent} silent" if silent else ""
     if view.state in ("merged", "incomplete", "stalled", "cancelled", "finished") and view.last_sign:
-        when = view.receipt.time if view.receipt else clock.iso(view.last_sign)
-        said += f" ({when[:16].replace('T', ' ')} UTC)" if view.receipt else f" (last sign {_ago(view)} ago)"
+        said += f", {view.quarantined:,} quarantined" if view.receipt and view.quarantined else ""
+        when = spoken(view.receipt.time) if view.receipt else f"last sign {_ago(view)} ago"
+        said += f" ({when})"
     return said
 
 

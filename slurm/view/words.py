@@ -45,7 +45,9 @@ def figures(value: float, digits: int = 3) -> str:
 
 
 def amount(seconds: float) -> str:
-    """An amount of audio: `8.2 s`, `12.3 min`, `61.2 h`, `1,234 h`."""
+    """An amount of time: `90 ms`, `8.2 s`, `12.3 min`, `61.2 h`, `1,234 h`."""
+    if 0 < seconds < 0.9995:
+        return f"{figures(seconds * 1000, 2)} ms"
     if seconds < 60:
         return f"{figures(seconds)} s"
     if seconds < 3600:
