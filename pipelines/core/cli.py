@@ -147,7 +147,7 @@ def resources(options: argparse.Namespace) -> Resources:
 
 
 def _whole_run(run: Run, options: argparse.Namespace) -> int:
-    tasks = options.tasks or options.number or 1
+    tasks = _given_tasks(options) or 1
     with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
         record = run.new_launch(Wish(tasks, options.shard, cluster="process", limit=options.limit))
     if record is None:
@@ -201,7 +201,7 @@ def _join(run: Run, options: argparse.Namespace, array: ArrayTask) -> LaunchReco
                     launches.POSITION,
                     "sbatch",
                     array.job,
-                    array.submitted,
+                    min(array.submitted, tasks),  # tasks that the run does not have are refused, and never end
                     limit=options.limit,
                     relist=array.whole,
                 )
@@ -230,12 +230,17 @@ def _sharding(run: Run, options: argparse.Namespace, array: ArrayTask) -> str:
     return plain[-1].sharding if plain and not array.whole else options.shard
 
 
+def _given_tasks(options: argparse.Namespace) -> Optional[int]:
+    given: Optional[int] = options.number if options.tasks is None else options.tasks
+    if given is not None and given < 1:
+        raise UsageError(f"The number of tasks must be 1 or more, and {given} was given.")
+    return given
+
+
 def _number_of_tasks(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
     """Given on the command line; else remembered from an earlier array; else the size of a gapless array from 0."""
-    given: Optional[int] = options.tasks or options.number
+    given = _given_tasks(options)
     if given is not None:
-        if given < 1:
-            raise UsageError(f"The number of tasks must be 1 or more, and {given} was given.")
         return given
     plain = _plain_launches(run)
     if plain:
