@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 from unittest import mock
 
-from pipelines.core import merge, parts, provenance, registry
+from pipelines.core import launches, merge, parts, provenance, registry
+from pipelines.core.errors import DONE
 from pipelines.core.manifest import Item
+from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run, Wish
+from pipelines.core.task import TaskLoop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOYS = REPOSITORY / "tests" / "toys"
@@ -147,6 +150,14 @@ def launch(run: Run, tasks: int = 1, **wish: Any) -> int:
     record = run.new_launch(Wish(tasks, **wish), say=lambda _: None)
     assert record is not None
     return record.number
+
+
+def array_launch(run: Run, job: str, tasks: int, only: Iterable[int]) -> int:
+    """What `World.array` leaves behind, without its processes: some tasks of an array worked, the others never ran."""
+    number = launch(run, tasks, deal=launches.POSITION, cluster="sbatch", job=job, submitted_tasks=tasks)
+    for task in only:
+        assert TaskLoop(run, number, task, Resources()).work() == DONE
+    return number
 
 
 def finish(run: Run, number: int, items: Iterable[Item], task: int = 0, **result: Any) -> Path:
