@@ -72,16 +72,26 @@ def _dispatch(arguments: list[str]) -> int:
     folder = _pipelines().get(name)
     if folder is None:
         return _unknown(name)
-    _prepare_logging()
-    from slurm import launch
-
-    return launch.main(name, folder, rest)
+    return _pipeline(name, folder, rest)
 
 
 def _pipelines() -> dict[str, Path]:
     from pipelines.core import registry
 
     return registry.folders()
+
+
+def _pipeline(name: str, folder: Path, arguments: list[str]) -> int:
+    """A pipeline's command. What launches it is imported once its command line is known to be right."""
+    from pipelines.core import registry
+    from slurm import flags, resources
+
+    description, pipeline = resources.describe(folder), registry.find(name)
+    options = flags.pipeline_parser(pipeline, description).parse(arguments)
+    _prepare_logging()
+    from slurm import launch
+
+    return launch.main(pipeline, description, options)
 
 
 def _unknown(name: str) -> int:

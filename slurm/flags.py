@@ -43,6 +43,15 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(list(arguments))
 
 
+def pipeline_parser(pipeline: Pipeline, description: Description) -> Parser:
+    """The command line of one pipeline."""
+    parser = Parser(prog=f"voxarray {pipeline.name}", description=pipeline.summary)
+    add_source(parser, pipeline)
+    pipeline.add_arguments(parser)
+    add_launch(parser, description)
+    return parser
+
+
 def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
     """The operands of a pipeline's command."""
     if pipeline.source == "directory":

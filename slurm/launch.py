@@ -6,14 +6,14 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional
 
-from pipelines.core import lock, paths, plan, provenance, registry
+from pipelines.core import lock, paths, plan, provenance
 from pipelines.core.errors import DONE, ClusterNotFit, UsageError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.run import Run, Wish
-from slurm import cluster, environments, flags, request, resources
+from slurm import cluster, environments, request, resources
 from slurm.request import Request
 from slurm.resources import Description, Setting
 
@@ -45,24 +45,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def build_parser(description: Description, pipeline: Pipeline) -> flags.Parser:
-    """The command line of one pipeline."""
-    parser = flags.Parser(
-        prog=f"voxarray {pipeline.name}",
-        description=pipeline.summary,
-        formatter_class=argparse.HelpFormatter,
-    )
-    flags.add_source(parser, pipeline)
-    pipeline.add_arguments(parser)
-    flags.add_launch(parser, description)
-    return parser
-
-
-def main(name: str, folder: Path, arguments: Sequence[str]) -> int:
+def main(pipeline: Pipeline, description: Description, options: argparse.Namespace) -> int:
     """The command of one pipeline; returns the exit status."""
-    description = resources.describe(folder)
-    pipeline = registry.find(name)
-    options = build_parser(description, pipeline).parse(arguments)
     decision = decide(pipeline, description, options)
     if options.dry_run:
         from slurm import explain
