@@ -1,7 +1,7 @@
 """`python -m pipelines.merge_manifest --manifest M`: merge by hand the run that works on a manifest.
 
-M may as well be the stem of the outputs, the directory that was listed, or a run's id. Idempotent; refuses, and says what
-to do, where items are missing.
+M may as well be the stem of the outputs, the directory that was listed, or a run's id. Idempotent; refuses, and says
+what to do, where items are missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Merge; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.merge_manifest",
-        description="Merge a run: parts -> outputs, in manifest order, with the proof that every item is accounted for.",
+        description="Merge a run: parts -> outputs, in manifest order, with the proof that nothing is lost.",
         allow_abbrev=False,
     )
     parser.add_argument(

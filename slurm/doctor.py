@@ -1,0 +1,188 @@
+"""`./voxarray doctor`: is this machine, this cluster, this file system fit, and what to do if not."""
+
+from __future__ import annotations
+
+import ctypes.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+from pipelines.core import paths, registry
+from pipelines.core.errors import DONE, NOT_FIT
+from slurm import cluster, environments, flags, local, profile, resources
+from slurm.probes import BAD, GOOD, NOTE, Finding, file_system, space
+
+_SLOW_S = 5.0
+_MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "NOT "}
+_NEEDED = ("sbatch", "squeue", "scontrol", "scancel", "srun")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look at everything, and tell; returns 0 where it is fit, 3 where it is not."""
+    parser = flags.Parser(
+        prog="voxarray doctor",
+        description="Look whether this machine, its cluster and its file system are fit, and say what to do if not.",
+    )
+    parser.add_argument("--json", action="store_true", help="the findings as JSON, for programs")
+    options = parser.parse(arguments)
+    findings = [finding for look in (machine, storage, installed, slurm) for finding in look()]
+    print(json.dumps([finding._asdict() for finding in findings], indent=2) if options.json else told(findings))
+    return NOT_FIT if any(finding.standing == BAD for finding in findings) else DONE
+
+
+def told(findings: Sequence[Finding]) -> str:
+    """The findings for people."""
+    lines, topic = [], ""
+    for finding in findings:
+        if finding.topic != topic:
+            topic = finding.topic
+            lines += ["", topic]
+        lines.append(f"  {_MARKS[finding.standing]} {finding.name}: {finding.seen}")
+        if finding.remedy:
+            lines.append(f"       -> {finding.remedy}")
+    bad = [finding for finding in findings if finding.standing == BAD]
+    verdict = "Not fit: see what is marked NOT." if bad else "Fit."
+    return "\n".join([*lines[1:], "", verdict])
+
+
+def machine() -> Iterator[Finding]:
+    """This machine."""
+    topic = f"machine {platform.node()}"
+    yield Finding(topic, "python", GOOD, f"{platform.python_version()} ({sys.executable})")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpus = local.gpus()
+    yield Finding(
+        topic, "size", GOOD, f"{local.cores()} cores, {memory:.0f} GB of memory, {len(gpus)} GPUs may be used"
+    )
+    mask = os.umask(0)
+    os.umask(mask)
+    if mask & 0o077 == 0o077:
+        remedy = "where a group shares runs: umask 027, or 007"
+        yield Finding(topic, "umask", NOTE, f"{mask:03o}: what you make, nobody else can read", remedy)
+    else:
+        yield Finding(topic, "umask", GOOD, f"{mask:03o}")
+
+
+def storage() -> Iterator[Finding]:
+    """The file system that results go to."""
+    folder = paths.home() / "output"
+    yield space(folder)
+    yield from file_system(folder)
+
+
+def installed() -> Iterator[Finding]:
+    """The environments of the pipelines that are here, and what audio needs beside them."""
+    topic = "environments"
+    wanted: dict[str, list[str]] = {}
+    for folder in registry.folders().values():
+        description = resources.describe(folder)
+        wanted.setdefault(description.environment, []).append(description.name)
+    for name, users in wanted.items():
+        remedy = f"./voxarray env create {name} (or it is made when first needed)"
+        if environments.is_ready(name):
+            yield Finding(topic, name, GOOD, f"ready, in {environments.prefix(name)}")
+        else:
+            yield Finding(
+                topic, name, NOTE, f"not made, or not from the present lock; {', '.join(users)} needs it", remedy
+            )
+    folders = os.pathsep.join(
+        [*(str(environments.prefix(name) / "bin") for name in wanted), os.environ.get("PATH", "")]
+    )
+    ffmpeg = shutil.which("ffmpeg", path=folders)
+    remedy = "install ffmpeg (conda install -c conda-forge ffmpeg, or apt install ffmpeg)"
+    seen = ffmpeg or "not found: m4a and other formats that libsndfile does not read will fail"
+    yield Finding(topic, "ffmpeg", GOOD if ffmpeg else NOTE, seen, "" if ffmpeg else remedy)
+    yield _library(topic, [environments.prefix(name) for name in wanted])
+
+
+def _library(topic: str, prefixes: Sequence[Path]) -> Finding:
+    inside = [path for prefix in prefixes for path in prefix.glob("lib/libc++.so.1")]
+    found = str(inside[0]) if inside else ctypes.util.find_library("c++")
+    if found:
+        return Finding(topic, "libc++", GOOD, found)
+    seen = "not found: TEN-VAD is linked with it (vad --engine silero works without)"
+    return Finding(
+        topic, "libc++", NOTE, seen, "apt install libc++1, dnf install libcxx, or let conda make environment vad"
+    )
+
+
+def slurm() -> Iterator[Finding]:
+    """The cluster, where there is one."""
+    topic = "Slurm"
+    why = cluster.fitness()
+    if why is not None:
+        remedy = "on a cluster, give this command on a login node; on a single machine all is well (--cluster local)"
+        yield Finding(topic, "cluster", NOTE, f"none here: {why}", remedy)
+        return
+    lacking = [name for name in _NEEDED if shutil.which(name) is None]
+    yield Finding(
+        topic,
+        "commands",
+        BAD if lacking else GOOD,
+        f"not on PATH: {', '.join(lacking)}" if lacking else ", ".join(_NEEDED),
+        "module load slurm, or ask your cluster's support" if lacking else "",
+    )
+    for name, look in (("controller", _controller), ("partitions", _partitions), ("munge", _munge), ("sacct", _sacct)):
+        yield _asked(topic, name, look)
+    names = ", ".join(sorted(profile.known())) or "none"
+    yield Finding(topic, "profiles", GOOD, f"{names} (--profile NAME; your own go into {profile.folders()[0]})")
+
+
+Look = Callable[[], "tuple[str, str, str]"]
+
+
+def _asked(topic: str, name: str, look: Look) -> Finding:
+    try:
+        standing, seen, remedy = look()
+    except (cluster.CommandError, OSError, subprocess.TimeoutExpired) as error:
+        return Finding(
+            topic, name, BAD, str(error), "try again in a minute; if it stays so, ask your cluster's support"
+        )
+    return Finding(topic, name, standing, seen, remedy)
+
+
+def _controller() -> tuple[str, str, str]:
+    begun = time.perf_counter()
+    text = cluster.call("scontrol", "show", "config", timeout_s=30)
+    took = time.perf_counter() - begun
+    values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    seen = (
+        f"{values.get('ClusterName', '?')}, Slurm {values.get('SLURM_VERSION', '?')}, answers in {took:.2f} s; arrays of "
+        f"up to {values.get('MaxArraySize', '?')} tasks (larger launches become several arrays)"
+    )
+    if took > _SLOW_S:
+        return NOTE, f"{seen}; that is slow", "fewer, larger tasks (--tasks) spare a busy controller"
+    return GOOD, seen, ""
+
+
+def _partitions() -> tuple[str, str, str]:
+    rows = [line.split("|") for line in cluster.call("sinfo", "-h", "-o", "%P|%a|%l|%D").splitlines()]
+    told = ", ".join(
+        f"{name} ({nodes} nodes, {limit}{'' if up == 'up' else ', ' + up})" for name, up, limit, nodes in rows
+    )
+    default = any(row[0].endswith("*") for row in rows)
+    remedy = "" if default else "there is no default partition: name one with --partition, or in a profile"
+    return (GOOD if default else NOTE), told, remedy
+
+
+def _munge() -> tuple[str, str, str]:
+    if shutil.which("munge") is None:
+        return GOOD, "not on PATH, so not looked at (the controller answers, which needs it)", ""
+    done = subprocess.run(["munge", "-n"], capture_output=True, text=True, timeout=10, check=False)
+    if done.returncode != 0:
+        return NOTE, "the usual munge socket does not answer; the controller does, so this cluster uses another", ""
+    return GOOD, "signs credentials", ""
+
+
+def _sacct() -> tuple[str, str, str]:
+    try:
+        cluster.call("sacct", "-n", "-X", "--starttime=now-1hours", timeout_s=20)
+    except cluster.CommandError:
+        return GOOD, "not here or without a database; voxarray does not need it", ""
+    return GOOD, "answers (not needed)", ""
