@@ -14,7 +14,8 @@ _BLOCK = 1 << 16
 
 def sorted_lines(lines: Iterable[bytes], chunk: int = CHUNK) -> Iterator[bytes]:
     """The lines (each with its newline) in byte order. Memory: one chunk, then one block a chunk."""
-    with store.scratch() as file:
+    file = store.scratch()
+    try:
         extents: list[tuple[int, int]] = []
         held: list[bytes] = []
         for line in lines:
@@ -27,6 +28,8 @@ def sorted_lines(lines: Iterable[bytes], chunk: int = CHUNK) -> Iterator[bytes]:
             return
         extents.append(_spill(file, held))
         yield from heapq.merge(*(_stream(file, *extent) for extent in extents))
+    finally:
+        store.discard(file)
 
 
 def _spill(file: IO[bytes], held: list[bytes]) -> tuple[int, int]:

@@ -49,7 +49,8 @@ class Breadcrumb:
 
     def _write(self, data: bytes, slot: int) -> None:
         # A batch past its grace time may outlive the crumb; the closed file's number may be another file's by then.
-        with self._lock:
+        # A file system that copies on write may be full even for that; publishing results will tell.
+        with self._lock, suppress(OSError):
             if self._file >= 0:
                 os.pwrite(self._file, data, slot * _SLOT)
 

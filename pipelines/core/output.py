@@ -71,9 +71,10 @@ class OutputWriter:
     def abandon(self) -> None:
         """Remove the private file."""
         with suppress(OSError):
+            self._private.unlink()
+        with suppress(OSError):  # on a full disk, what is still buffered cannot be written
             if self._file is not None:
                 self._file.close()
-            self._private.unlink()
 
 
 def published_by(run_id: str) -> dict[str, str]:

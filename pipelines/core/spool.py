@@ -89,7 +89,7 @@ class KeyBuckets:
 
     def close(self) -> None:
         """Free the temporary file."""
-        self._file.close()
+        store.discard(self._file)
 
     def add(self, key: str, number: int) -> None:
         """Add one pair; `key` is 16 hex digits."""

@@ -73,6 +73,12 @@ def scratch() -> IO[bytes]:
         return tempfile.TemporaryFile(prefix="voxarray-")
 
 
+def discard(file: IO[bytes]) -> None:
+    """Close a temporary file; on a full disk, what is still buffered cannot be written, and need not be."""
+    with suppress(OSError):
+        file.close()
+
+
 def scratch_path() -> Path:
     """What messages call a temporary file."""
     return _scratch_folder() / "voxarray-temporary"
@@ -173,7 +179,7 @@ def is_published(path: Path) -> bool:
     """Whether `path` stands with its content: an empty file is a name that was reserved and not filled yet."""
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:
+    except OSError:  # writing it will tell what is wrong
         return False
 
 

@@ -48,6 +48,7 @@ class Supervisor:
         self.log_file = log_file or paths.task_log(run.id, launch, task)
         self.warned: Optional[signal.Signals] = None
         self._worker: Optional[subprocess.Popen[bytes]] = None
+        self._last_words = ""
 
     def __call__(self) -> int:
         """Run the task. Returns its exit status (see `pipelines.core.errors`)."""
@@ -87,6 +88,8 @@ class Supervisor:
         while True:
             status = self._work(alone)
             if self._ended_itself(status):
+                if status not in (DONE, STOPPED_BY_WARNING):
+                    log.error("Task %d stopped. %s", self.task, self._last_words or f"The log is {self.log_file}.")
                 return status
             cause = _cause(status)
             unwarned = self.warned is None
@@ -141,13 +144,26 @@ class Supervisor:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(paths.repository()), environment.get("PYTHONPATH")])
         )
-        with _append(self.log_file) as output:
-            self._worker = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+        ear, mouth = os.pipe()
+        command += ["--last-words", str(mouth)]
+        with _append(self.log_file) as output, open(ear, "rb", 0) as words:  # noqa: PTH123 - a descriptor
+            os.set_blocking(ear, False)  # processes that the worker leaves behind may hold the other end
+            try:
+                self._worker = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[mouth],
+                )
+            finally:
+                os.close(mouth)
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
-            return self._worker.wait()
+            status = self._worker.wait()
+            self._last_words = (words.read(1 << 16) or b"").decode("utf-8", "replace")
+            return status
 
 
 def _append(path: Path) -> IO[bytes]:

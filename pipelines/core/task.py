@@ -15,13 +15,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import Iterable, Iterator, Sequence
 
-from pipelines.core import clock, heartbeat, ledger, parts, provenance, store
-from pipelines.core.errors import DONE, STOPPED_BY_WARNING, ItemError
+from pipelines.core import batch, clock, heartbeat, ledger, parts, provenance, store
+from pipelines.core.batch import Outcome
+from pipelines.core.errors import DONE, STOPPED_BY_WARNING
 from pipelines.core.heartbeat import Beating, End, Heartbeat
 from pipelines.core.inflight import Breadcrumb
 from pipelines.core.journal import Journal
 from pipelines.core.manifest import Item
-from pipelines.core.pipeline import Processor, Resources, Result
+from pipelines.core.pipeline import Processor, Resources
 from pipelines.core.run import Run
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ PART_ITEMS, PART_S, PART_BYTES = 2000, 120.0, 16 << 20
 """A part is published when it holds this many rows, after this many seconds, or at this many bytes."""
 GRACE_S = 20.0
 """After a warning signal, batches in flight get this many seconds to finish."""
-
-Outcome = list[tuple[Item, Result]]
 
 
 def _setting(name: str, default: float) -> float:
@@ -166,24 +165,24 @@ class TaskLoop:
         for item in items:
             if self.stop.is_set():
                 return False
-            self._collect(_attempt(processor, crumb, 0, [item], alone=True))
+            self._collect(batch.attempt(processor, crumb, 0, [item], alone=True))
         return True
 
     def _in_batches(self, processor: Processor, crumb: Breadcrumb, items: Iterator[Item]) -> bool:
         """Keep every thread of the processor busy with a batch of its own. False if stopped before the end."""
         slots = list(range(processor.concurrency))
         flying: dict[Future[Outcome], int] = {}
-        batches = _batches(items, processor.batch_items, processor.batch_seconds)
+        batches = batch.cut(items, processor.batch_items, processor.batch_seconds)
         pool = ThreadPoolExecutor(processor.concurrency, thread_name_prefix="batch")
         more = True
         while more or flying:
             while more and slots and not self.stop.is_set():
-                batch = next(batches, None)
-                if batch is None:
+                chosen = next(batches, None)
+                if chosen is None:
                     more = False
                 else:
                     slot = slots.pop()
-                    flying[pool.submit(_attempt, processor, crumb, slot, batch, alone=False)] = slot
+                    flying[pool.submit(batch.attempt, processor, crumb, slot, chosen, alone=False)] = slot
             if self.stop.is_set():
                 self._land(flying)
                 return False
@@ -259,36 +258,3 @@ class TaskLoop:
             job=beat.job,
         )
         store.write_json(heartbeat.end_path(self.state, self.task), end)
-
-
-def _batches(items: Iterator[Item], most: int, most_seconds: float) -> Iterator[list[Item]]:
-    """Consecutive items, at most `most` of them, no more once they hold `most_seconds` of audio."""
-    batch: list[Item] = []
-    seconds = 0.0
-    for item in items:
-        batch.append(item)
-        seconds += item.duration or 0.0
-        if len(batch) >= most or seconds >= most_seconds:
-            yield batch
-            batch, seconds = [], 0.0
-    if batch:
-        yield batch
-
-
-def _attempt(processor: Processor, crumb: Breadcrumb, slot: int, batch: list[Item], alone: bool) -> Outcome:
-    """Take a batch through the processor; if the whole batch fails, each of its items by itself."""
-    crumb.enter(slot, [item.index for item in batch], alone or len(batch) == 1)
-    try:
-        results = list(processor.process(batch))
-        if len(results) != len(batch):
-            raise ValueError(f"the pipeline returned {len(results)} results for {len(batch)} items")
-        return list(zip(batch, results))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # `sys.exit` in a library, and Rust's panics, are no `Exception`
-        log.debug("a batch of %d failed", len(batch), exc_info=True)
-        if len(batch) == 1:
-            return [(batch[0], error if isinstance(error, Exception) else ItemError(repr(error)))]
-    finally:
-        crumb.leave(slot)
-    return [entry for item in batch for entry in _attempt(processor, crumb, slot, [item], alone=True)]

@@ -39,6 +39,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--alone", default="", help="item indexes to try one by one, joined by commas")
+    parser.add_argument("--last-words", type=int, help="descriptor to say on why the task cannot go on")
     options = parser.parse_args(arguments)
     _die_with_parent()
     faulthandler.enable()
@@ -53,10 +54,18 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return loop.work()
     except VoxarrayError as error:
         log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
+        _say(options.last_words, str(error))
         return error.exit_status
-    except BaseException:
+    except BaseException as error:
         log.exception("The task cannot go on.")
+        _say(options.last_words, f"{type(error).__name__}: {error}. The log has the traceback.")
         return SOME_FAILED
+
+
+def _say(descriptor: Optional[int], words: str) -> None:
+    """Tell the supervisor, for the log may be on the disk that is full."""
+    with suppress(OSError):
+        os.write(descriptor if descriptor is not None else -1, words.encode("utf-8", "replace")[:4000])
 
 
 if __name__ == "__main__":
