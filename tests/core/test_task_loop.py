@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from pipelines.core import heartbeat, inflight, journal, ledger, merge, parts, store, suspects
-from pipelines.core.errors import DONE
+from pipelines.core import batch, heartbeat, inflight, journal, ledger, merge, parts, store, suspects
+from pipelines.core.errors import DONE, EnvironmentNotFit, StorageError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run, Wish
-from pipelines.core.task import TaskLoop, _batches
+from pipelines.core.task import TaskLoop
 from tests.core.world import World, conserved, decoded, launch, seed
 
 
@@ -34,12 +34,12 @@ def worked(world: World, rows, cpus: int = 1) -> Run:
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
-@pytest.mark.parametrize("batch", ["1", "4", "100"])
+@pytest.mark.parametrize("most", ["1", "4", "100"])
 @pytest.mark.parametrize("part", ["1", "7", "2000"])
 def test_every_item_is_processed_once_and_the_bytes_are_the_same_however_it_is_cut(
-    world, monkeypatch, cpus, batch, part
+    world, monkeypatch, cpus, most, part
 ):
-    monkeypatch.setenv("TOY_BATCH", batch)
+    monkeypatch.setenv("TOY_BATCH", most)
     monkeypatch.setenv("VOXARRAY_PART_ITEMS", part)
     run = worked(world, world.rows(23), cpus)
     assert world.seen() == [f"{n:05d}.wav" for n in range(23)]
@@ -49,7 +49,7 @@ def test_every_item_is_processed_once_and_the_bytes_are_the_same_however_it_is_c
     expected = ({**row, "tone": tone, "loud": 17.0} for row, tone in zip(world.rows(23), tones))
     assert decoded(run.manifest) == list(expected)
     assert run.manifest.read_bytes() == FIRST.setdefault("merged", run.manifest.read_bytes())
-    assert sum(1 for _ in run.part_files()) >= (23 if part == "1" and batch == "1" else 1)
+    assert sum(1 for _ in run.part_files()) >= (23 if part == "1" and most == "1" else 1)
 
 
 FIRST: dict[str, bytes] = {}
@@ -103,6 +103,22 @@ def test_whatever_an_item_does_to_its_batch_the_others_are_done(world, fault, ty
     assert words in failures(run)[0][1]
     receipt = conserved(merge.merge(run))
     assert (receipt.merged, receipt.quarantined) == (10, 1)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("fault", ["full", "returned", "unfit"])
+def test_no_item_is_blamed_for_a_fault_of_the_machine(world, fault, cpus):
+    rows = world.rows(9)
+    rows[4].update({"machine": fault, "once": str(world.root / "once")})
+    run = world.run(world.write(rows))
+    launch(run)
+    with pytest.raises(EnvironmentNotFit if fault == "unfit" else StorageError):
+        loop(run, cpus)
+    assert failures(run) == []
+    assert not list(run.state_folder(0).glob("*.inflight"))
+    assert loop(run, cpus) == DONE
+    receipt = conserved(merge.merge(run))
+    assert (receipt.merged, receipt.quarantined) == (9, 0)
 
 
 def test_a_message_with_undecodable_bytes_is_recorded():
@@ -215,11 +231,11 @@ def test_a_batch_of_thousands_fits_its_slot_and_is_cut_to_whole_suspects(tmp_pat
 def test_batches_end_by_number_and_by_seconds():
     chance = random.Random(seed())
     items = [item(number, chance.choice([None, 0.5, 3.0, 40.0])) for number in range(200)]
-    batches = list(_batches(iter(items), 5, 10.0))
-    assert [item for batch in batches for item in batch] == items
-    for batch in batches[:-1]:
-        seconds = [item.duration or 0.0 for item in batch]
-        assert len(batch) == 5 or sum(seconds) >= 10
+    batches = list(batch.cut(iter(items), 5, 10.0))
+    assert [one for held in batches for one in held] == items
+    for held in batches[:-1]:
+        seconds = [item.duration or 0.0 for item in held]
+        assert len(held) == 5 or sum(seconds) >= 10
         assert sum(seconds[:-1]) < 10
 
 

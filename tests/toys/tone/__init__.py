@@ -3,8 +3,8 @@
 What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `batch` (the
 whole call raises while the item shares its batch), `short` (the call returns one result too few), `kill` (a signal
 that the process sends itself), `exit` (a status that the process ends with, as C libraries do), `sys_exit` (the same
-as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"), `once` (a path: the fault happens
-only until that file exists).
+as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"), `machine` (a fault that is not the
+item's: "full", "returned" or "unfit"), `once` (a path: the fault happens only until that file exists).
 
 Variables: `TOY_NAP` (sleep of every item), `TOY_BATCH` (items a batch), `TOY_SEEN` (a file that gets the name of every
 item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading),
@@ -14,6 +14,7 @@ item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the proc
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import os
 import signal
@@ -72,6 +73,11 @@ class Processor:
                 sys.exit(fields["sys_exit"])
             if "raise" in fields:
                 return ItemError(fields["raise"])
+            if "machine" in fields:
+                full = OSError(errno.ENOSPC, "No space left on device", "/output/tone.wav")
+                if fields["machine"] == "returned":
+                    return full
+                raise full if fields["machine"] == "full" else EnvironmentNotFit("the GPU is gone")
             if "odd" in fields:
                 return ODD[fields["odd"]]
         digest = hashlib.sha256(item.audio_filepath.encode()).hexdigest()[:12]
