@@ -6,6 +6,7 @@ import ctypes.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -174,9 +175,11 @@ def _partitions() -> tuple[str, str, str]:
 def _munge() -> tuple[str, str, str]:
     if shutil.which("munge") is None:
         return GOOD, "not on PATH, so not looked at (the controller answers, which needs it)", ""
-    done = subprocess.run(["munge", "-n"], capture_output=True, text=True, timeout=10, check=False)
+    socket = re.search(r"socket=([^,\s]+)", cluster.settings().get("AuthInfo", ""))
+    command = ["munge", "-n", *([f"--socket={socket[1]}"] if socket else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode != 0:
-        return NOTE, "the usual munge socket does not answer; the controller does, so this cluster uses another", ""
+        return NOTE, f"does not sign here: {done.stderr.strip()}", "ask your cluster's support to look at munged"
     return GOOD, "signs credentials", ""
 
 
