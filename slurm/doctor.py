@@ -164,12 +164,10 @@ def _controller() -> tuple[str, str, str]:
 
 def _partitions() -> tuple[str, str, str]:
     rows = [line.split("|") for line in cluster.call("sinfo", "-h", "-o", "%P|%a|%l|%D").splitlines()]
-    told = ", ".join(
-        f"{name} ({nodes} nodes, {limit}{'' if up == 'up' else ', ' + up})" for name, up, limit, nodes in rows
-    )
+    partitions = [f"{row[0]} ({row[3]} nodes, {row[2]}{'' if row[1] == 'up' else ', ' + row[1]})" for row in rows]
     default = any(row[0].endswith("*") for row in rows)
     remedy = "" if default else "there is no default partition: name one with --partition, or in a profile"
-    return (GOOD if default else NOTE), told, remedy
+    return (GOOD if default else NOTE), ", ".join(partitions), remedy
 
 
 def _munge() -> tuple[str, str, str]:
