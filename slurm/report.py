@@ -7,10 +7,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from pipelines.core import clock, store
-from pipelines.core.errors import DONE
-from slurm import find
-from slurm.view import page, report_data
+from pipelines.core import clock
 
 _EPILOG = """\
 The page needs nothing else and asks nothing of the network: it can be mailed, printed and kept. It may be made at any
@@ -37,6 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(list(argv))
+    from pipelines.core import store
+    from pipelines.core.errors import DONE
+    from slurm import find
+    from slurm.view import page, report_data
+
     run = find.run(options.run)
     path = Path(options.output).expanduser() if options.output else run.folder / "report.html"
     if path.is_dir():

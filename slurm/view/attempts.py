@@ -84,11 +84,15 @@ def _add_signs(found: dict[Key, Attempt], launch: int, view: TaskView) -> None:
         )
 
 
+PAUSE_S = 120.0
+"""A run at which nobody works for so long pauses; shorter gaps (jobs that start, models that load) belong to it."""
+
+
 def busy_intervals(found: Iterable[Attempt]) -> list[tuple[float, float]]:
-    """The spans of time in which any attempt was at work, ascending and disjoint."""
+    """The spans of time between pauses, ascending and disjoint."""
     spans: list[tuple[float, float]] = []
     for start, end in sorted((attempt.start, attempt.end) for attempt in found):
-        if spans and start <= spans[-1][1]:
+        if spans and start <= spans[-1][1] + PAUSE_S:
             spans[-1] = (spans[-1][0], max(spans[-1][1], end))
         else:
             spans.append((start, end))
@@ -96,5 +100,5 @@ def busy_intervals(found: Iterable[Attempt]) -> list[tuple[float, float]]:
 
 
 def busy_s(found: Iterable[Attempt]) -> float:
-    """Seconds in which any attempt was at work: the run's wall time without the pauses between launches."""
+    """The run's wall time without the pauses between launches, in seconds."""
     return sum(end - start for start, end in busy_intervals(found))

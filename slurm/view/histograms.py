@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Callable, NamedTuple, Sequence
 
 from slurm.view.sketch import Bin, Sketch
@@ -63,8 +64,9 @@ def lengths(sketch: Sketch, plot: Plot) -> Chart:
 
     frame = _Frame(Chart(HEIGHT, plot.says), plot, x, span)
     # Bins may differ in their ratio: the area of a bar tells its count.
-    common = max(x(each.high) - x(each.low) for each in bins)
-    _bars(frame, bins, [each.size * common / (x(each.high) - x(each.low) or common) for each in bins], sketch.count)
+    widths = [x(each.high) - x(each.low) for each in bins]
+    common = statistics.median(widths)
+    _bars(frame, bins, [each.size * common / width for each, width in zip(bins, widths)], sketch.count)
     _mark(frame, sketch)
     _span_ticks(frame, 10**low, 10**high)
     return frame.chart

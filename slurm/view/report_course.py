@@ -169,7 +169,7 @@ def _course_title(report: Report) -> str:
     if cut:
         which = "One attempt was" if cut == 1 else f"{cut} attempts were"
         return f"{which} cut short and taken up again; {wall} of work in all"
-    return f"{tasks} tasks, {wall} from first to last"
+    return f"{tasks} tasks, {wall} of work"
 
 
 def _legend(report: Report) -> str:

@@ -14,7 +14,7 @@ from slurm.view.html import advice, code, columns, definitions, escape, figure, 
 from slurm.view.report_data import Report
 from slurm.view.results import DURATION, RATIO
 from slurm.view.sketch import Sketch
-from slurm.view.words import counted, figures, share
+from slurm.view.words import amount, counted, figures, share
 
 _MOST_CAUSES = 20
 _MOST_LAUNCHES = 30
@@ -185,13 +185,15 @@ def provenance(report: Report) -> str:
 
 
 def _cost(report: Report) -> Optional[str]:
-    """Hours of tasks, cores and GPUs, and what an hour of audio took of them."""
+    """Time of tasks, cores and GPUs."""
     cost, audio = report.resources, report.view.audio_seconds / 3600
-    told = [f"{figures(cost.task)} task hours"]
-    told += [f"{figures(cost.core)} core hours asked for"] if cost.core else []
-    told += [f"{figures(cost.cpu)} processor hours used by attempts that ended"] if cost.cpu else []
+    told = [f"{amount(cost.task * 3600)} of tasks"]
+    told += [f"{amount(cost.core * 3600)} of cores asked for"] if cost.core else []
+    told += [f"{amount(cost.cpu * 3600)} of processor time, as far as attempts lived to tell"] if cost.cpu else []
     told += (
-        [f"{figures(cost.gpu)} GPU hours, {figures(cost.gpu / audio)} an hour of audio"] if cost.gpu and audio else []
+        [f"{amount(cost.gpu * 3600)} of GPUs, {figures(cost.gpu / audio)} h an hour of audio"]
+        if cost.gpu and audio
+        else []
     )
     return prose("; ".join(told)) if cost.task else None
 

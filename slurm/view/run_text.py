@@ -8,7 +8,7 @@ from pipelines.core import clock
 from slurm.view.next_steps import commands
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
-from slurm.view.text import Column, Terminal, table, wrapped
+from slurm.view.text import Column, Terminal, table, visible, wrapped
 from slurm.view.time_axis import spoken
 from slurm.view.words import RUN_STATES, TASK_STATES, amount, brief, counted, figures, share
 
@@ -50,8 +50,11 @@ def render(view: Standing, terminal: Terminal, all_tasks: bool = False) -> list[
 
 def _head(view: Standing, terminal: Terminal) -> list[str]:
     plan = view.run.plan
-    name = terminal.paint(plan.run_id, "bold")
-    lines = [f"{name}  {plan.pipeline}  {terminal.paint(sentence(view), _STYLES.get(view.state, 'red'))}"]
+    name = f"{terminal.paint(plan.run_id, 'bold')}  {plan.pipeline}"
+    state = terminal.paint(sentence(view), _STYLES.get(view.state, "red"))
+    lines = [f"{name}  {state}"]
+    if visible(lines[0]) > terminal.width:
+        lines = [name, state]
     settled = view.done + view.quarantined
     if view.items and not view.exact:
         width = max(10, min(40, terminal.width - 40))

@@ -13,6 +13,7 @@ PER_DECADE = 1000
 _PARTS = 100
 _COARSE = 20
 """Values beyond this multiple of their unit need no bins that mind it."""
+_CANDIDATES = 60
 _LEAST, _MOST = 1e-9, 1e12
 """Magnitudes outside are counted as the nearest of these."""
 
@@ -143,13 +144,24 @@ class Sketch:
         return snapped if len(snapped) > 1 else bounds
 
     def _unit(self) -> float:
-        """The least positive value, if the next ones are its multiples; else 0."""
-        first = min(self._positive)
-        unit = _edge(first + 0.5)
-        near = [place for place in self._positive if _edge(place) < unit * 4.5]
-        multiples = {round(_edge(place + 0.5) / unit) for place in near}
-        fits = all(abs(_edge(place + 0.5) / unit / round(_edge(place + 0.5) / unit) - 1) < 0.01 for place in near)
-        return unit if fits and len(multiples) >= 3 else 0.0
+        """The length of which nearly all small values are multiples, if there is one; else 0."""
+        low = sorted(self._positive)[:_CANDIDATES]
+        often = 0.02 * sum(self._positive[place] for place in low)
+        fitting = (_edge(place + 0.5) for place in low if self._positive[place] > often)
+        return next((unit for unit in fitting if self._has_multiples_of(unit)), 0.0)
+
+    def _has_multiples_of(self, unit: float) -> bool:
+        counts: dict[int, int] = {}
+        beside = 0
+        for place, size in self._positive.items():
+            ratio = _edge(place + 0.5) / unit
+            if ratio < 4.5:
+                nearest = max(1, round(ratio))
+                if abs(ratio / nearest - 1) < 0.01:
+                    counts[nearest] = counts.get(nearest, 0) + size
+                else:
+                    beside += size
+        return len(counts) >= 3 and beside < 0.2 * sum(counts.values())
 
     def even(self, number: int, low: float, high: float) -> list[Bin]:
         """A histogram from `low` to `high` in equal bins; values beyond are counted in the first and the last."""

@@ -68,8 +68,8 @@ def speed_bars(found: Sequence[Speed]) -> Chart:
     chart.add(labels)
     median = statistics.median(each.speed for each in found)
     y = _FLOOR - (_FLOOR - _TOP) * median / most if most else _FLOOR
-    chart.line(0, y, 100, y, "mark")
-    chart.text(100, y - 5, f"median {figures(median)}", "strong e halo")
+    chart.line(LEFT, y, 100, y, "mark")
+    chart.text(100, 12, f"median {figures(median)}", "strong e")
     every = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if len(found) / step <= 16)
     for place in range(0, len(found), every):
         chart.text(LEFT + (place + 0.5) * pitch, _FLOOR + 16, str(found[place].task), "tick m")

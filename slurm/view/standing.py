@@ -20,8 +20,8 @@ from slurm.view.tasks import TaskStanding, standings
 class Standing(NamedTuple):
     """A run. `exact`: the counts are those of a merge; else they are sums over what tasks have published and said.
 
-    `speed`: × real time, of all tasks at work, or of the whole run where none is. `wall_s`: seconds in which any task
-    was at work. `verdict`: what the sweep of the last launch said. `notes`: what keeps its jobs in the queue.
+    `speed`: × real time, of all tasks at work, or of the whole run where none is. `wall_s`: seconds of work, pauses
+    between launches left out. `verdict`: what the sweep of the last launch said. `notes`: what keeps jobs waiting.
     """
 
     run: Run

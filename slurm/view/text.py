@@ -85,7 +85,7 @@ def wrapped(text: str, width: int, indent: str) -> list[str]:
     """A paragraph in lines of at most `width` columns, all indented; long words (paths, commands) stay whole."""
     lines: list[str] = []
     line = indent
-    for word in text.split():
+    for word in text.split(" "):
         if visible(line) + 1 + visible(word) > width and line.strip():
             lines.append(line)
             line = indent

@@ -9,9 +9,8 @@ from slurm.view.words import brief
 
 _BREAK = 2.5
 """Percent of the width that a left-out pause takes."""
-_LEAST_PAUSE_S = 120.0
 _LEAST_SHARE = 0.15
-"""Pauses are left out if they are longer than both of these; the share is of all busy time."""
+"""Pauses longer than this share of all busy time are left out."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
@@ -42,7 +41,7 @@ class TimeAxis:
 
     def __init__(self, spans: Sequence[tuple[float, float]], left: float = 0.0) -> None:
         busy = sum(end - start for start, end in spans)
-        least = max(_LEAST_PAUSE_S, _LEAST_SHARE * busy)
+        least = _LEAST_SHARE * busy
         joined: list[tuple[float, float]] = []
         for start, end in spans:
             if joined and start - joined[-1][1] < least:

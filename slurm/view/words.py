@@ -40,8 +40,7 @@ def figures(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits}g}")
     if abs(rounded) >= 10 ** (digits - 1):
         return f"{round(value):,}"
-    text = f"{rounded:.{digits}g}"
-    return f"{rounded:.6f}".rstrip("0").rstrip(".") if "e" in text else text
+    return f"{rounded:.{digits}g}"
 
 
 def amount(seconds: float) -> str:

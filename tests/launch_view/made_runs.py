@@ -20,7 +20,9 @@ from pipelines.core import clock, launches, ledger, manifest, merge, parts, path
 from pipelines.core.manifest import Identity
 from pipelines.core.parts import Error
 from pipelines.core.pipeline import OutputFile
+from pipelines.core.run import Run
 from pipelines.core.scan import scan
+from slurm.view.standing import Looker, Standing
 
 NOON = 1_795_000_000.0
 """When the made runs begin: 2026-11-18 in UTC."""
@@ -31,7 +33,7 @@ class Moment:
 
     def __init__(self, now: float = NOON) -> None:
         self.now = now
-        self.host = "node-00"
+        self.host = "login-1"
 
 
 @contextmanager
@@ -211,3 +213,8 @@ def make(made: Made, moment: Moment, merged: bool = True) -> Maker:
         moment.now += 4
         maker.merge()
     return maker
+
+
+def look_at(maker: Maker) -> Standing:
+    """How a made run stands."""
+    return Looker().look(Run.open(maker.made.run_id()))

@@ -70,10 +70,11 @@ class MadeTask:
 
     def _at(self, time: float, act: Callable[[], Any]) -> None:
         moment = self.maker.moment
-        before, moment.now, moment.host = moment.now, time, self.host
+        before = moment.now, moment.host
+        moment.now, moment.host = time, self.host
         with mock.patch.object(store, "ATTEMPT", self._name()):
             act()
-        moment.now = before
+        moment.now, moment.host = before
 
     def _name(self) -> str:
         return f"{self.host}-{1000 + self.task}-{self.attempt:08x}"

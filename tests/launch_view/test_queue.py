@@ -1,0 +1,95 @@
+"""What squeue says of tasks without a sign of life: believed when it answers, not needed when it does not."""
+
+from __future__ import annotations
+
+import pytest
+from made_runs import Made, Maker, look_at
+
+from pipelines.core.run import Run
+from slurm import request
+from slurm.request import Job, Request
+from slurm.view.queue import expanded
+
+
+@pytest.fixture
+def squeue(home, monkeypatch):
+    """Make a stand-in for squeue that prints `text`, with that exit status."""
+    folder = home / "bin"
+    folder.mkdir()
+
+    def make(text: str, status: int = 0) -> None:
+        script = folder / "squeue"
+        script.write_text(f"#!/bin/sh\necho x >>{home}/asked\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    return make
+
+
+def launched(moment) -> Maker:
+    """A run on Slurm of six tasks in two arrays, none of which has begun."""
+    maker = Maker(Made(items=60, tasks=6), moment)
+    maker.plan()
+    maker.launch()
+    run = Run.open(maker.made.run_id())
+    jobs = request.begin(run, 0, "slurm", Request())
+    jobs.jobs += [Job("100", 0, 4, request.ARRAY), Job("200", 4, 2, request.ARRAY), Job("201", 0, 0, request.SWEEP)]
+    request.write(run, 0, jobs)
+    return maker
+
+
+@pytest.mark.parametrize(
+    ("text", "indexes"),
+    [("3", [3]), ("0-2", [0, 1, 2]), ("1,3,5-6%2", [1, 3, 5, 6]), ("N/A", [0]), ("0-3%1", [0, 1, 2, 3])],
+)
+def test_array_indexes(text, indexes):
+    assert expanded(text) == indexes
+
+
+def test_tasks_in_the_queue_and_tasks_that_nobody_will_begin(moment, squeue):
+    maker = launched(moment)
+    squeue("100|0-2|PENDING|Priority|x\n200|1|RUNNING|None|x")
+    view = look_at(maker)
+    assert [task.state for task in view.tasks] == ["queued", "queued", "queued", "absent", "absent", "queued"]
+    assert view.state == "queued"
+    assert any("priority" in note for note in view.notes)
+
+
+def test_an_empty_queue_means_that_nothing_will_come(moment, squeue):
+    maker = launched(moment)
+    squeue("")
+    assert look_at(maker).state == "incomplete"
+
+
+@pytest.mark.parametrize(("text", "status"), [("slurm_load_jobs error: Unable to contact", 1), ("", 1)])
+def test_no_answer_leaves_the_question_open(moment, squeue, text, status):
+    maker = launched(moment)
+    squeue(text, status)
+    assert {task.state for task in look_at(maker).tasks} == {"pending"}
+
+
+def test_without_squeue_the_files_have_to_do(moment):
+    view = look_at(launched(moment))
+    assert {task.state for task in view.tasks} == {"pending"}
+    assert view.state == "queued"
+
+
+def test_it_is_not_asked_when_all_are_at_work_or_done(moment, squeue, home):
+    squeue("")
+    maker = Maker(Made(items=60, tasks=2), moment)
+    maker.plan()
+    maker.launch()
+    maker.work()
+    look_at(maker)
+    assert not (home / "asked").exists()
+
+
+def test_a_run_on_this_machine_whose_process_is_gone(moment):
+    maker = Maker(Made(items=60, tasks=2, cluster="process"), moment)
+    maker.plan()
+    maker.launch()
+    assert look_at(maker).state == "queued"
+    moment.now += 60
+    view = look_at(maker)
+    assert view.state == "incomplete"
+    assert {task.state for task in view.tasks} == {"absent"}
