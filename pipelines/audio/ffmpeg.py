@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
 
 import numpy as np
 
@@ -46,7 +47,8 @@ class Ffmpeg:
                 "(`conda install -c conda-forge ffmpeg`, or `apt-get install ffmpeg`), then give the command again."
             )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe could fill up and stop ffmpeg; closed in `close`
-        self._process = subprocess.Popen(_command(ffmpeg, path), stdout=subprocess.PIPE, stderr=self._errors)
+        with _deaf_to_warnings():
+            self._process = subprocess.Popen(_command(ffmpeg, path), stdout=subprocess.PIPE, stderr=self._errors)
         try:
             self._rest = self._take(_HEAD)
             header = self._header()
@@ -109,6 +111,19 @@ class Ffmpeg:
 
 
 _SILENT = "ffmpeg gave no reason"
+
+
+@contextmanager
+def _deaf_to_warnings() -> Iterator[None]:
+    """Processes started inside are not ended by the signals that warn a task: its scheduler sends them to all alike.
+
+    Without this, a warning would make the recording that is being read look damaged.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serious(lines: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from enum import Enum
 from pipelines.audio.riff import PRead
 
 _TRAILER = 4096
-"""Bytes (ID3v1, a small APE tag) that may stand behind the last frame of an MP3 file; more may be another recording."""
+"""Bytes (ID3v1, a small APE tag) that may follow the last frame of an MP3 file; more may be another recording."""
 
 
 def mp3_is_sure(pread: PRead, size: int) -> bool:

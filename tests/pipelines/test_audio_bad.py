@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,18 @@ def test_leaving_early_ends_ffmpeg(tmp_path, good):
         process = recording._source._process
         next(recording.blocks(100))
     assert process.poll() is not None
+
+
+def test_a_warning_to_all_processes_does_not_spoil_a_recording(tmp_path, good):
+    """Slurm sends its warning signals to every process of a task; ffmpeg would die of them."""
+    long = corpus.write_wave(tmp_path / "long.wav", np.tile(TONE, 60))
+    path = corpus.convert(long, tmp_path / "a.m4a")
+    with Recording(str(path)) as recording:
+        blocks = recording.blocks(16000)
+        first = next(blocks)
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+            recording._source._process.send_signal(number)
+        rest = sum(map(len, blocks))
+        assert recording.duration == pytest.approx(240, abs=0.2)
+    assert len(first) + rest == pytest.approx(240 * 16000, abs=4000)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
