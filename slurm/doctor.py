@@ -153,9 +153,9 @@ def _controller() -> tuple[str, str, str]:
     text = cluster.call("scontrol", "show", "config", timeout_s=30)
     took = time.perf_counter() - begun
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    name, version, most = (values.get(key, "?") for key in ("ClusterName", "SLURM_VERSION", "MaxArraySize"))
     seen = (
-        f"{values.get('ClusterName', '?')}, Slurm {values.get('SLURM_VERSION', '?')}, answers in {took:.2f} s; arrays of "
-        f"up to {values.get('MaxArraySize', '?')} tasks (larger launches become several arrays)"
+        f"{name}, Slurm {version}, answers in {took:.2f} s; arrays of up to {most} tasks (more become several arrays)"
     )
     if took > _SLOW_S:
         return NOTE, f"{seen}; that is slow", "fewer, larger tasks (--tasks) spare a busy controller"
