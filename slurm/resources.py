@@ -87,9 +87,9 @@ def checked(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def minutes(text: object) -> int:
     """Minutes of a time as Slurm writes it: `30` (minutes), `30:00`, `4:00:00`, `2-12`, `2-12:30`, `2-12:30:00`."""
-    days, _, clock = str(text).strip().rpartition("-")
+    days, dash, clock = str(text).strip().rpartition("-")
     parts = clock.split(":")
-    if not all(part.isdigit() for part in [*parts, days or "0"]) or len(parts) > 3:
+    if not all(part.isdigit() for part in [*parts, days if dash else "0"]) or len(parts) > 3:
         raise UsageError(f"{text!r} is not a time. Write minutes (30), hours (4:00:00) or days (2-12:00:00).")
     numbers = [int(part) for part in parts]
     if days:
