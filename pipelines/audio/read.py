@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Any, Iterator, Optional
 
 import numpy as np
 
-from pipelines.audio import RATE, riff
+from pipelines.audio import RATE, lengths, riff
 from pipelines.audio.ffmpeg import Ffmpeg
 from pipelines.audio.formats import FFMPEG, suffix
 from pipelines.audio.resample import Float32, Int16, Resampler, Samples, mono, to_float, to_int16
@@ -52,12 +53,17 @@ class Recording:
             header = riff.parse(self._pread, size)
             if header.is_pcm16:
                 return Wave(self._descriptor, header)
-        if suffix(path) not in FFMPEG:
-            try:
-                return Sndfile(self._descriptor, size, self._pread)
-            except NotReadableError:
-                pass
+        if suffix(path) not in FFMPEG and not (head[:4] == b"OggS" and self._is_joined_ogg(size)):
+            with suppress(NotReadableError):
+                return Sndfile(path, size, self._pread)
         return Ffmpeg(path)
+
+    def _is_joined_ogg(self, size: int) -> bool:
+        """Whether libsndfile would stop before the end. Raises ItemError for a file that is cut."""
+        end = lengths.ogg_end(self._pread, size)
+        if end is lengths.OggEnd.CUT:
+            raise ItemError("The file is truncated: it ends in the middle of an Ogg page.")
+        return end is not lengths.OggEnd.WHOLE
 
     def _pread(self, count: int, offset: int) -> bytes:
         return os.pread(self._descriptor, count, offset)

@@ -24,7 +24,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what was opened; not the descriptor it was given."""
+        """Free what was opened."""
         ...
 
 
@@ -62,14 +62,13 @@ class Wave:
 class Sndfile:
     """Whatever libsndfile reads: flac, ogg, opus, mp3, aiff, and the other kinds of WAVE."""
 
-    def __init__(self, descriptor: int, size: int, pread: PRead) -> None:
+    def __init__(self, path: str, size: int, pread: PRead) -> None:
         import soundfile
 
         self._error: Any = soundfile.LibsndfileError
-        os.lseek(descriptor, 0, os.SEEK_SET)
         try:
-            # A descriptor, not the path: the name needs no encoding, and the file cannot be swapped in between.
-            self._file = soundfile.SoundFile(descriptor, closefd=False)
+            # The path, not the descriptor: some versions of libsndfile close a descriptor that is not theirs.
+            self._file = soundfile.SoundFile(path)
         except (soundfile.LibsndfileError, TypeError) as error:
             raise NotReadableError(_reason(error)) from None
         try:
@@ -98,7 +97,7 @@ class Sndfile:
         return samples
 
     def close(self) -> None:
-        """Close libsndfile's view of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -109,12 +108,6 @@ def _promised(file: Any, size: int, pread: PRead) -> int:
         raise NotReadableError("it does not say how long it is")
     if file.format == "MP3" and not lengths.mp3_is_sure(pread, size):
         raise NotReadableError("its length is only estimated")
-    if file.format == "OGG":
-        end = lengths.ogg_end(pread, size)
-        if end is lengths.OggEnd.CUT:
-            raise ItemError("The file is truncated: it ends in the middle of an Ogg page.")
-        if end is not lengths.OggEnd.WHOLE:
-            raise NotReadableError(f"it ends {end.value}")
     return frames
 
 
