@@ -145,7 +145,7 @@ class Supervisor:
             filter(None, [str(paths.repository()), environment.get("PYTHONPATH")])
         )
         ear, mouth = os.pipe()
-        command += ["--last-words", str(mouth)]
+        command += ["--supervisor", str(os.getpid()), "--last-words", str(mouth)]
         with _append(self.log_file) as output, open(ear, "rb", 0) as words:  # noqa: PTH123 - a descriptor
             os.set_blocking(ear, False)  # processes that the worker leaves behind may hold the other end
             try:

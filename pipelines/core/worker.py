@@ -21,12 +21,11 @@ from pipelines.core.task import TaskLoop
 log = logging.getLogger(__name__)
 
 
-def _die_with_parent() -> None:
+def _die_with(supervisor: Optional[int]) -> None:
     """Ask the kernel (Linux) to kill this process when its supervisor dies, so that no ghost goes on working."""
-    parent = os.getppid()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before it could be asked
+    if supervisor is not None and os.getppid() != supervisor:  # it died before the kernel could be asked
         os._exit(SOME_FAILED)
 
 
@@ -39,9 +38,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--alone", default="", help="item indexes to try one by one, joined by commas")
+    parser.add_argument("--supervisor", type=int, help="process that this one is not to outlive")
     parser.add_argument("--last-words", type=int, help="descriptor to say on why the task cannot go on")
     options = parser.parse_args(arguments)
-    _die_with_parent()
+    _die_with(options.supervisor)
     faulthandler.enable()
     logs.to_stream(sys.stderr)
     alone = [int(index) for index in options.alone.split(",") if index]
