@@ -37,7 +37,8 @@ def speeds(attempts: Sequence[Attempt]) -> list[Speed]:
     launch = max(by_launch, key=lambda number: by_launch[number], default=None)
     by_task: dict[int, list[Attempt]] = {}
     for attempt in attempts:
-        if attempt.launch == launch and attempt.wall_s > 0:
+        # A dead attempt worked on after it had published last: how much it did until its last sign is not known.
+        if attempt.launch == launch and attempt.wall_s > 0 and attempt.state not in ("silent", "died"):
             by_task.setdefault(attempt.task, []).append(attempt)
     found = []
     for task, tries in sorted(by_task.items()):

@@ -6,6 +6,7 @@ The parts, heartbeats and end receipts are written by the engine's own code; onl
 from __future__ import annotations
 
 import json
+import os
 import random
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ def held(home: Path, moment: Moment) -> Iterator[Moment]:
         stack.enter_context(mock.patch.dict("os.environ", {"VOXARRAY_HOME": str(home)}))
         stack.enter_context(mock.patch.object(clock, "now", lambda: moment.now))
         stack.enter_context(mock.patch.object(provenance, "host", lambda: moment.host))
+        stack.enter_context(mock.patch.object(os, "fsync"))  # thousands of small files need not outlive a power cut
         yield moment
 
 

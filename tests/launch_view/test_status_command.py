@@ -163,13 +163,14 @@ def _in_terminal(home: Path, *arguments: str, **variables: str) -> str:
     command = [sys.executable, "-m", "slurm", "status", *arguments]
     process = subprocess.Popen(command, stdout=follower, stderr=follower, stdin=follower, env=environment)
     os.close(follower)
-    seen = b""
+    seen, interrupted = b"", False
     while select.select([leader], [], [], 30)[0]:
         try:
             seen += os.read(leader, 65536)
         except OSError:
             break
-        if b"Ctrl-C" in seen and process.poll() is None:
+        if b"Ctrl-C" in seen and not interrupted:
+            interrupted = True
             process.send_signal(2)
     process.wait(timeout=30)
     os.close(leader)
