@@ -41,27 +41,31 @@ class Queue:
     def __init__(self, ask: bool = True) -> None:
         self._ask = ask
         self._answers: dict[tuple[str, int], tuple[float, Waiting]] = {}
+        self._deaf_until = 0.0
 
     def of(self, run: Run, snap: Snapshot) -> Waiting:
         """What is known of the launch's waiting tasks."""
         if not self._ask or all(view.end is not None or view.alive for view in snap.tasks):
             return UNKNOWN
-        key = (run.id, snap.record.number)
+        record = snap.record
+        jobs = request.read(run, record.number)
+        if record.cluster == "process" or (jobs is not None and jobs.cluster == "local"):
+            return _here(jobs, record, snap)
+        key = (run.id, record.number)
         asked, answer = self._answers.get(key, (0.0, UNKNOWN))
-        if clock.now() - asked > _ASK_AGAIN_S:
-            answer = _look(run, snap)
+        if clock.now() - asked > _ASK_AGAIN_S and clock.now() >= self._deaf_until:
+            heard = _at_slurm(jobs, record)
+            if heard is None:  # a table of many runs must not wait for a silent controller once a run
+                self._deaf_until = clock.now() + _ASK_AGAIN_S
+            answer = heard or UNKNOWN
             self._answers[key] = (clock.now(), answer)
         return answer
 
 
-def _look(run: Run, snap: Snapshot) -> Waiting:
-    record = snap.record
-    jobs = request.read(run, record.number)
-    if record.cluster == "process" or (jobs is not None and jobs.cluster == "local"):
-        return _here(jobs, record, snap)
-    arrays = (
-        [(job.job_id, job.first_task) for job in jobs.jobs if job.kind in (request.ARRAY, request.JOB)] if jobs else []
-    )
+def _at_slurm(jobs: Optional[request.Jobs], record: LaunchRecord) -> Optional[Waiting]:
+    """Tasks on Slurm wait as long as squeue knows their jobs. None where squeue did not answer."""
+    every = jobs.jobs if jobs else []
+    arrays = [(job.job_id, job.first_task) for job in every if job.kind in (request.ARRAY, request.JOB)]
     if record.job is not None:
         arrays.append((record.job, 0))
     if not arrays or shutil.which("squeue") is None:
@@ -71,8 +75,10 @@ def _look(run: Run, snap: Snapshot) -> Waiting:
         text = cluster.call("squeue", "--noheader", "--all", _FORMAT, f"--jobs={ids}", timeout_s=_TIMEOUT_S)
     except ClusterNotFit as error:
         gone = isinstance(error, cluster.CommandError) and "invalid job id" in error.said.lower()
-        return Waiting(True, {}, []) if gone else UNKNOWN
+        return Waiting(True, {}, []) if gone else None
     queued = [cluster.Queued(*line.split("|", 4)) for line in text.splitlines() if line.count("|") >= 4]
+    if jobs is not None:  # ids come again in time, names do not
+        queued = [job for job in queued if job.name == jobs.name]
     first_tasks = dict(arrays)
     found = {first_tasks.get(job.job_id, 0) + index: job.state for job in queued for index in expanded(job.tasks)}
     return Waiting(True, found, states.explain(queued))
@@ -86,7 +92,8 @@ def _here(jobs: Optional[request.Jobs], record: LaunchRecord, snap: Snapshot) ->
         waiting = any(active.is_pump(job.job_id) for job in jobs.jobs if job.kind == request.PUMP)
     else:
         waiting = any(view.alive for view in snap.tasks)
-    fresh = clock.iso(clock.now() - _FRESH_S) <= record.created
+    begun = any(view.beat is not None for view in snap.tasks)
+    fresh = not begun and clock.iso(clock.now() - _FRESH_S) <= record.created
     return Waiting(True, {view.task: "" for view in snap.tasks} if waiting or fresh else {}, [])
 
 

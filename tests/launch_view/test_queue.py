@@ -9,6 +9,7 @@ from pipelines.core.run import Run
 from slurm import request
 from slurm.request import Job, Request
 from slurm.view.queue import expanded
+from slurm.view.standing import Looker
 
 
 @pytest.fixture
@@ -19,16 +20,18 @@ def squeue(home, monkeypatch):
 
     def make(text: str, status: int = 0) -> None:
         script = folder / "squeue"
-        script.write_text(f"#!/bin/sh\necho x >>{home}/asked\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+        script.write_text(
+            f"#!/bin/sh\necho x >>{home}/asked\ncat <<'END'\n{text.replace('NAME', 'tone.corpus-00000001.000')}\nEND\nexit {status}\n"
+        )
         script.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
     return make
 
 
-def launched(moment) -> Maker:
+def launched(moment, name: str = "corpus") -> Maker:
     """A run on Slurm of six tasks in two arrays, none of which has begun."""
-    maker = Maker(Made(items=60, tasks=6), moment)
+    maker = Maker(Made(items=60, tasks=6, name=name), moment)
     maker.plan()
     maker.launch()
     run = Run.open(maker.made.run_id())
@@ -48,7 +51,7 @@ def test_array_indexes(text, indexes):
 
 def test_tasks_in_the_queue_and_tasks_that_nobody_will_begin(moment, squeue):
     maker = launched(moment)
-    squeue("100|0-2|PENDING|Priority|x\n200|1|RUNNING|None|x")
+    squeue("100|0-2|PENDING|Priority|NAME\n200|1|RUNNING|None|NAME\n200|0|RUNNING|None|another")
     view = look_at(maker)
     assert [task.state for task in view.tasks] == ["queued", "queued", "queued", "absent", "absent", "queued"]
     assert view.state == "queued"
@@ -66,6 +69,15 @@ def test_no_answer_leaves_the_question_open(moment, squeue, text, status):
     maker = launched(moment)
     squeue(text, status)
     assert {task.state for task in look_at(maker).tasks} == {"pending"}
+
+
+def test_a_silent_controller_is_asked_once_for_a_table_of_runs(moment, squeue, home):
+    makers = [launched(moment, name=f"corpus{number}") for number in range(3)]
+    squeue("", 1)
+    looker = Looker()
+    for maker in makers:
+        looker.look(Run.open(maker.made.run_id()))
+    assert (home / "asked").read_text().count("x") == 1
 
 
 def test_without_squeue_the_files_have_to_do(moment):
