@@ -20,9 +20,8 @@ def squeue(home, monkeypatch):
 
     def make(text: str, status: int = 0) -> None:
         script = folder / "squeue"
-        script.write_text(
-            f"#!/bin/sh\necho x >>{home}/asked\ncat <<'END'\n{text.replace('NAME', 'tone.corpus-00000001.000')}\nEND\nexit {status}\n"
-        )
+        lines = text.replace("NAME", "tone.corpus-00000001.000")
+        script.write_text(f"#!/bin/sh\necho x >>{home}/asked\ncat <<'END'\n{lines}\nEND\nexit {status}\n")
         script.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
