@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import sys
@@ -40,6 +41,9 @@ def place(tmp_path, monkeypatch):
     made = Place(tmp_path)
     yield made
     made.end()
+    for name in ("pipelines", "slurm"):
+        logging.getLogger(name).handlers = []  # each command line adds its own
+        logging.getLogger(name).propagate = True
 
 
 def make_environment(prefix):
@@ -54,7 +58,7 @@ def make_environment(prefix):
 
 @pytest.fixture
 def cluster(place, monkeypatch):
-    """The place, with a make-believe Slurm first on PATH (see fake/slurm)."""
+    """The place, with a make-believe Slurm first on PATH (see fake_slurm.py)."""
     monkeypatch.setenv("FAKE_SLURM", str(place.root / "cluster"))
     monkeypatch.setenv("PATH", f"{place.fake_commands()}{os.pathsep}{os.environ['PATH']}")
     return place

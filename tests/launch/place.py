@@ -90,7 +90,7 @@ class Place:
         """A folder with the commands of a make-believe Slurm."""
         folder = self.root / "bin"
         folder.mkdir(exist_ok=True)
-        program = Path(__file__).with_name("fake") / "slurm.py"
+        program = Path(__file__).with_name("fake_slurm.py")
         for name in ("sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo"):
             command = folder / name
             command.write_text(f'#!/bin/sh\nexec {sys.executable} {program} {name} "$@"\n')

@@ -14,11 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(os.environ["FAKE_SLURM"])
+
+
+def folder():
+    return Path(os.environ["FAKE_SLURM"])
 
 
 def setting(name, default):
-    path = ROOT / name
+    path = folder() / name
     return path.read_text() if path.exists() else default
 
 
@@ -34,22 +37,22 @@ def options(text):
 
 def sbatch(words):
     number = int(setting("next", "100"))
-    submissions = len(list(ROOT.glob("*.sh")))
-    if (ROOT / "refuse").exists():
+    submissions = len(list(folder().glob("*.sh")))
+    if (folder() / "refuse").exists():
         after, message = setting("refuse", "").split("\n", 1)
         if submissions >= int(after):
             fail(message.strip())
     script = Path(words[-1]).read_text()
-    (ROOT / "next").write_text(str(number + 1))
-    (ROOT / f"{number}.sh").write_text(script)
+    (folder() / "next").write_text(str(number + 1))
+    (folder() / f"{number}.sh").write_text(script)
     leaked = {name: value for name, value in os.environ.items() if name.startswith(("SLURM", "SBATCH"))}
-    (ROOT / f"{number}.json").write_text(json.dumps({"words": words, "slurm": leaked}))
+    (folder() / f"{number}.json").write_text(json.dumps({"words": words, "slurm": leaked}))
     chosen = options(script)
     tasks = chosen.get("array", "").split("%")[0].strip("'")
     queue = json.loads(setting("queue.json", "[]"))
     state, reason = ("PENDING", "Dependency") if "dependency" in chosen else ("RUNNING", "None")
     queue.append(f"{number}|{tasks or 'N/A'}|{state}|{reason}|{chosen['job-name']}")
-    (ROOT / "queue.json").write_text(json.dumps(queue))
+    (folder() / "queue.json").write_text(json.dumps(queue))
     print(f"Submitted batch job {number}")
 
 
@@ -68,7 +71,7 @@ def squeue(words):
 
 def scancel(words):
     queue = [line for line in json.loads(setting("queue.json", "[]")) if line.split("|")[0] not in words]
-    (ROOT / "queue.json").write_text(json.dumps(queue))
+    (folder() / "queue.json").write_text(json.dumps(queue))
 
 
 def scontrol(words):
@@ -92,16 +95,16 @@ def execute(number, task=None):
     environment = {**os.environ, "SLURM_JOB_ID": str(number), "SLURM_CPUS_PER_TASK": "1", "SLURM_NTASKS": "1"}
     if task is not None:
         environment.update(SLURM_ARRAY_JOB_ID=str(number), SLURM_ARRAY_TASK_ID=str(task))
-    done = subprocess.run(["bash", str(ROOT / f"{number}.sh")], env=environment, check=False, capture_output=True)
+    done = subprocess.run(["bash", str(folder() / f"{number}.sh")], env=environment, check=False, capture_output=True)
     return done.returncode
 
 
 def main():
     name, words = sys.argv[1], sys.argv[2:]
-    ROOT.mkdir(exist_ok=True)
-    with (ROOT / "calls").open("a") as file:
+    folder().mkdir(exist_ok=True)
+    with (folder() / "calls").open("a") as file:
         file.write(" ".join([name, *words]) + "\n")
-    if (ROOT / "down").exists():
+    if (folder() / "down").exists():
         fail("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     {"sbatch": sbatch, "squeue": squeue, "scontrol": scontrol, "scancel": scancel, "srun": srun, "sinfo": sinfo}[name](words)
 
