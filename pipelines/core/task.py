@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -45,7 +44,7 @@ class TaskLoop:
         self.state = run.state_folder(launch)
         self.deal = run.deal(launch)
         self.alone = set(alone)
-        self.stop = threading.Event()
+        self.stopping = False
         self._standings: dict[str, ledger.Standing] = {}
         self._retry: list[Item] = []
         self._part = parts.PartWriter(run.parts_folder(launch), run.id, launch, task)
@@ -69,9 +68,12 @@ class TaskLoop:
         )
 
     def warn(self, number: int, _: object = None) -> None:
-        """Signal handler: finish what is in flight, publish, stop."""
+        """Signal handler: finish what is in flight, publish, stop.
+
+        It takes no lock, not even an Event's: a second signal may interrupt it (a scheduler signals every process).
+        """
         self.beat.signal = signal.Signals(number).name
-        self.stop.set()
+        self.stopping = True
 
     def work(self) -> int:
         """Settle the task's items. Returns the exit status: DONE, or STOPPED_BY_WARNING with work left."""
@@ -163,7 +165,7 @@ class TaskLoop:
 
     def _one_by_one(self, processor: Processor, crumb: Breadcrumb, items: Sequence[Item]) -> bool:
         for item in items:
-            if self.stop.is_set():
+            if self.stopping:
                 return False
             self._collect(batch.attempt(processor, crumb, 0, [item], alone=True))
         return True
@@ -176,14 +178,14 @@ class TaskLoop:
         pool = ThreadPoolExecutor(processor.concurrency, thread_name_prefix="batch")
         more = True
         while more or flying:
-            while more and slots and not self.stop.is_set():
+            while more and slots and not self.stopping:
                 chosen = next(batches, None)
                 if chosen is None:
                     more = False
                 else:
                     slot = slots.pop()
                     flying[pool.submit(batch.attempt, processor, crumb, slot, chosen, alone=False)] = slot
-            if self.stop.is_set():
+            if self.stopping:
                 self._land(flying)
                 return False
             ended, _ = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED)
