@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import stat
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import heartbeat, merge, parts
-from tests.core.world import World, conserved, slurm_task
+from pipelines.core.pipeline import Resources
+from pipelines.core.task import TaskLoop
+from tests.core.world import World, conserved, launch, slurm_task
 
 ALL = [f"{n:05d}.wav" for n in range(60)]
 
@@ -71,6 +74,44 @@ def test_a_signal_to_the_whole_group_as_a_scheduler_sends_it(world):
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 75, said
     assert not [row for _, row in world.run(path).rows() if row.status != parts.DONE]
+
+
+def test_a_shower_of_signals_stops_the_task_and_hangs_nothing(world):
+    """Every process of a step is signalled, the supervisor passes its own on, and an impatient user presses Ctrl-C."""
+    path = world.manifest(60)
+    process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0))
+    at_work(world, process)
+    for number in [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1] * 100:
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 75, said
+    assert not [row for _, row in world.run(path).rows() if row.status != parts.DONE]
+
+
+def bombarded(run) -> None:
+    """Take a signal every few microseconds, so that handlers interrupt handlers."""
+    task = TaskLoop(run, 0, 0, Resources())
+    signal.signal(signal.SIGALRM, task.warn)
+    signal.setitimer(signal.ITIMER_REAL, 2e-6, 2e-6)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    os._exit(0 if task.stopping else 1)
+
+
+def test_a_handler_that_is_interrupted_by_itself_does_not_wait_for_itself(world):
+    run = world.run(world.manifest(1))
+    launch(run)
+    process = multiprocessing.get_context("fork").Process(target=bombarded, args=(run,))
+    process.start()
+    process.join(20)
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    assert not alive
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
