@@ -105,7 +105,7 @@ def _watch(options: argparse.Namespace, looker: Looker) -> int:
     sys.stdout.write(_ENTER)
     try:
         while not shown.over:
-            _draw(shown.lines, shutil.get_terminal_size((100, 24)).lines, options.watch)
+            _draw(shown.lines, shutil.get_terminal_size().lines or 24, options.watch)
             time.sleep(max(_FASTEST_S, options.watch))
             shown = _look(options, looker)
     except KeyboardInterrupt:

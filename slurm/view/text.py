@@ -24,7 +24,7 @@ class Terminal(NamedTuple):
         """The terminal behind a stream. Colours only on a terminal, and never where $NO_COLOR is set."""
         is_terminal = stream.isatty()
         colours = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        columns = shutil.get_terminal_size((100, 24)).columns
+        columns = shutil.get_terminal_size().columns or 80  # Python 3.9 gives 0 for a terminal without a size
         encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
         return cls(max(NARROWEST, min(WIDEST, columns)), colours, encoding.startswith("utf"))
 
