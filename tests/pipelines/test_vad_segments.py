@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.vad.segments import Rules, close_silences, pad, runs, segments, speech
 
 HOP = 4
-probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9]), max_size=60).map(
-    lambda values: np.array(values, np.float32)
+levels = st.sampled_from([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.9, 0.9])
+probabilities = st.lists(st.tuples(levels, st.integers(1, 12)), max_size=20).map(
+    lambda runs: (
+        np.repeat(*(np.array(column, kind) for column, kind in zip(zip(*runs), (np.float32, int))))
+        if runs
+        else np.empty(0, np.float32)
+    )
 )
 
 
@@ -19,6 +24,9 @@ def rules(draw):
     onset = draw(st.sampled_from([0.3, 0.5, 0.6]))
     offset = draw(st.sampled_from([0.2, 0.3, 0.5, 0.6]).filter(lambda value: value <= onset))
     times = [draw(st.integers(0, 30)) for _ in range(4)]
+    times[1] = draw(
+        st.sampled_from([0, HOP, 3 * HOP, times[1], 200])
+    )  # much closed silence, so that there are pauses to cut at
     least = times[2] + times[3] + 2 * max(1, times[0])
     longest = draw(st.none() | st.integers(least, least + 60))
     return Rules(onset, offset, *times, longest)
@@ -48,6 +56,30 @@ def test_runs_say_where_the_flags_are(flags):
     assert all(after[0] > before[1] for before, after in zip(found, found[1:]))
 
 
+def by_loop(values, rule, length):
+    """Raw runs, then silences closed, then short speech dropped."""
+    flags = flags_by_loop(values, rule.onset, rule.offset)
+    joined: list[list[int]] = []
+    for number, flag in enumerate(flags):
+        start, end = number * HOP, min((number + 1) * HOP, length)
+        if not flag or start >= end:
+            continue
+        if joined and start - joined[-1][1] < max(1, rule.min_silence):
+            joined[-1][1] = end
+        else:
+            joined.append([start, end])
+    return [segment for segment in joined if segment[1] - segment[0] >= rule.min_speech]
+
+
+@settings(max_examples=300)
+@given(probabilities, rules(), st.integers(0, HOP - 1))
+def test_without_padding_and_cuts_it_is_the_loop(values, rule, short):
+    length = max(0, len(values) * HOP - short)
+    rule = rule._replace(pad_onset=0, pad_offset=0, max_segment=None)
+    assert segments(values, HOP, length, rule).tolist() == by_loop(values, rule, length)
+
+
+@settings(max_examples=500)
 @given(probabilities, rules(), st.integers(0, HOP - 1))
 def test_laws(values, rule, short):
     """Sorted, disjoint, inside the recording; lengths and silences as asked, apart from those that a cut makes."""
@@ -99,6 +131,19 @@ def test_the_cut_is_at_the_longest_pause():
     values[10:12] = values[20:24] = values[30:33] = 0.1  # pauses of 8, 16 and 12 samples
     rule = Rules(min_silence=20, max_segment=140)
     assert segments(values, HOP, 160, rule).tolist() == [[0, 80], [96, 160]]
+
+
+def test_no_cut_leaves_a_piece_that_is_too_short():
+    values = np.full(40, 0.9, np.float32)
+    values[14:16] = values[34:38] = 0.1  # the longer pause would leave 8 samples behind it
+    rule = Rules(min_silence=20, min_speech=20, max_segment=150)
+    assert segments(values, HOP, 160, rule).tolist() == [[0, 56], [64, 160]]
+
+
+def test_a_silence_of_just_the_least_length_stays():
+    values = np.array([0.9, 0.1, 0.1, 0.9], np.float32)
+    assert segments(values, HOP, 16, Rules(min_silence=8)).tolist() == [[0, 4], [12, 16]]
+    assert segments(values, HOP, 16, Rules(min_silence=9)).tolist() == [[0, 16]]
 
 
 def test_without_a_pause_the_cut_is_where_speech_is_least_likely():

@@ -51,10 +51,12 @@ def figures_by_frames(flags):
     return out
 
 
-run_lengths = st.lists(st.integers(1, 900), max_size=40)
+run_lengths = st.lists(st.integers(1, 900), max_size=4) | st.lists(
+    st.one_of(st.integers(1, 60), st.integers(400, 1300)), min_size=12, max_size=40
+)
 
 
-@settings(max_examples=200)
+@settings(max_examples=400)
 @given(run_lengths, st.booleans(), st.integers(0, HOP - 1))
 def test_the_seed_programs_figures(lengths, first, rest):
     flags = np.concatenate([np.full(count, (number + first) % 2) for number, count in enumerate(lengths)] or [[]])
