@@ -63,7 +63,9 @@ class OutputWriter:
             if self.path.exists():
                 present = sha256_of(self.path)
                 if present not in (digest, self._ours):
-                    _keep(self.path)
+                    _keep(self.path, present)
+                with suppress(OSError):
+                    shutil.copymode(self.path, self._private)
             os.replace(self._private, self.path)
             store.sync_folder(self.path.parent)
         return OutputFile(str(self.path), digest, self._size, self._rows)
@@ -95,18 +97,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _keep(path: Path) -> None:
-    """Keep a file as `<path>.bak`, or `.bak2`, … beside it; an existing backup is never replaced."""
+def _keep(path: Path, digest: str) -> None:
+    """Keep a file as `<path>.bak`, or `.bak2`, … beside it; a backup is never replaced, nor made twice of the same."""
     number = 1
     while True:
         backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
         try:
             os.link(path, backup)
-        except FileExistsError:
-            number += 1
         except OSError:
             if not backup.exists():
-                shutil.copy2(path, backup)
+                private = store.temporary(backup)
+                shutil.copy2(path, private)
+                os.replace(private, backup)
+                return
+            if backup.stat().st_size == path.stat().st_size and sha256_of(backup) == digest:
                 return
             number += 1
         else:
