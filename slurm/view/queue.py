@@ -25,11 +25,13 @@ class Waiting(NamedTuple):
 
     `known`: whether the scheduler (or this machine's process table) was asked and answered; then a task that is not in
     `states` (task → its state in the queue) will not begin by itself. `notes`: what keeps jobs waiting, for people.
+    `sweep`: whether the sweep is still to come, which merges or launches what is missing.
     """
 
     known: bool
     states: dict[int, str]
     notes: list[str]
+    sweep: bool = False
 
 
 UNKNOWN = Waiting(False, {}, [])
@@ -65,36 +67,39 @@ class Queue:
 def _at_slurm(jobs: Optional[request.Jobs], record: LaunchRecord) -> Optional[Waiting]:
     """Tasks on Slurm wait as long as squeue knows their jobs. None where squeue did not answer."""
     every = jobs.jobs if jobs else []
-    arrays = [(job.job_id, job.first_task) for job in every if job.kind in (request.ARRAY, request.JOB)]
+    arrays = {job.job_id: job.first_task for job in every if job.kind in (request.ARRAY, request.JOB)}
     if record.job is not None:
-        arrays.append((record.job, 0))
+        arrays[record.job] = 0
+    sweeps = {job.job_id for job in every if job.kind == request.SWEEP}
     if not arrays or shutil.which("squeue") is None:
         return UNKNOWN
     try:
-        ids = ",".join(job for job, _ in arrays)
+        ids = ",".join([*arrays, *sweeps])
         text = cluster.call("squeue", "--noheader", "--all", _FORMAT, f"--jobs={ids}", timeout_s=_TIMEOUT_S)
     except ClusterNotFit as error:
         gone = isinstance(error, cluster.CommandError) and "invalid job id" in error.said.lower()
         return Waiting(True, {}, []) if gone else None
     queued = [cluster.Queued(*line.split("|", 4)) for line in text.splitlines() if line.count("|") >= 4]
     if jobs is not None:  # ids come again in time, names do not
-        queued = [job for job in queued if job.name == jobs.name]
-    first_tasks = dict(arrays)
-    found = {first_tasks.get(job.job_id, 0) + index: job.state for job in queued for index in expanded(job.tasks)}
-    return Waiting(True, found, states.explain(queued))
+        queued = [job for job in queued if job.name.startswith(jobs.name)]
+    tasks = [job for job in queued if job.job_id in arrays]
+    found = {arrays[job.job_id] + index: job.state for job in tasks for index in expanded(job.tasks)}
+    return Waiting(True, found, states.explain(tasks), any(job.job_id in sweeps for job in queued))
 
 
 def _here(jobs: Optional[request.Jobs], record: LaunchRecord, snap: Snapshot) -> Waiting:
     """Tasks on this machine wait for the process that starts them one after the other, as long as it lives."""
+    waiting = pump = False
     if jobs is not None:
         if jobs.host != provenance.host():
             return UNKNOWN
-        waiting = any(active.is_pump(job.job_id) for job in jobs.jobs if job.kind == request.PUMP)
+        waiting = pump = any(active.is_pump(job.job_id) for job in jobs.jobs if job.kind == request.PUMP)
     else:
         waiting = any(view.alive for view in snap.tasks)
     begun = any(view.beat is not None for view in snap.tasks)
     fresh = not begun and clock.iso(clock.now() - _FRESH_S) <= record.created
-    return Waiting(True, {view.task: "" for view in snap.tasks} if waiting or fresh else {}, [])
+    to_come = {view.task: "" for view in snap.tasks if view.beat is None} if waiting or fresh else {}
+    return Waiting(True, to_come, [], pump)
 
 
 def expanded(indexes: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional, Sequence
 
 from pipelines.core import clock
+from slurm import sweep
 from slurm.view.next_steps import commands
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
@@ -43,6 +44,8 @@ def render(view: Standing, terminal: Terminal, all_tasks: bool = False) -> list[
         lines += [*_failures(view, terminal), ""]
     for note in view.notes:
         lines += wrapped(terminal.paint(note, "yellow"), terminal.width, "  ")
+    if view.verdict and view.state in ("incomplete", "cancelled", "stalled"):
+        lines += [*wrapped(f"The sweep said: {view.verdict.message}", terminal.width, ""), ""]
     for paragraph in view.damaged[:3]:
         lines += [*wrapped(terminal.paint(paragraph, "red"), terminal.width, "  "), ""]
     return lines + _next(view, terminal)
@@ -68,6 +71,12 @@ def _head(view: Standing, terminal: Terminal) -> list[str]:
 def sentence(view: Standing) -> str:
     """The state of the run in one short line."""
     said = RUN_STATES[view.state]
+    if view.sweep and view.state == "finished":
+        said = "finished, about to be merged"
+    if view.sweep and view.state == "queued" and not any(task.state in ("queued", "pending") for task in view.tasks):
+        said = "its tasks have ended; the sweep is about to launch what is missing"
+    if view.state == "incomplete" and view.verdict and view.verdict.outcome == sweep.LIMITED:
+        said = "done as far as --limit asked"
     if view.state == "running":
         at_work = sum(task.alive for task in view.tasks)
         said += f", {counted(at_work, 'task')} at work"

@@ -21,7 +21,8 @@ class Standing(NamedTuple):
     """A run. `exact`: the counts are those of a merge; else they are sums over what tasks have published and said.
 
     `speed`: × real time, of all tasks at work, or of the whole run where none is. `wall_s`: seconds of work, pauses
-    between launches left out. `verdict`: what the sweep of the last launch said. `notes`: what keeps jobs waiting.
+    between launches left out. `verdict`: what the sweep of the last launch said. `sweep`:
+    whether it is still to come. `notes`: what keeps jobs waiting.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class Standing(NamedTuple):
     wall_s: float
     last_sign: Optional[float]
     verdict: Optional[sweep.Verdict]
+    sweep: bool
     notes: list[str]
     damaged: list[str]
 
@@ -71,10 +73,15 @@ class Looker:
         found = attempts.attempts(files, snaps)
         audio = sum(attempt.audio_seconds for attempt in found)
         alive = [task for task in tasks if task.alive]
+        sweep_to_come = any(known.sweep for known in waiting)
+        state = _state(run, records, receipt, counts, tasks)
+        if sweep_to_come and state in ("incomplete", "stalled"):
+            state = "queued"
         return Standing(
             run=run,
             time=clock.now(),
-            state=_state(run, records, receipt, counts, tasks),
+            state=state,
+            sweep=sweep_to_come,
             receipt=receipt,
             records=records,
             tasks=tasks,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from made_runs import Made, Maker, look_at
 
+from pipelines.core import store
 from pipelines.core.run import Run
-from slurm import request
+from slurm import request, sweep
 from slurm.request import Job, Request
+from slurm.view import run_text
 from slurm.view.queue import expanded
 from slurm.view.standing import Looker
+from slurm.view.text import Terminal
 
 
 @pytest.fixture
@@ -68,6 +71,27 @@ def test_no_answer_leaves_the_question_open(moment, squeue, text, status):
     maker = launched(moment)
     squeue(text, status)
     assert {task.state for task in look_at(maker).tasks} == {"pending"}
+
+
+def test_the_sweep_is_still_to_come(moment, squeue):
+    maker = launched(moment)
+    squeue("201|N/A|PENDING|Dependency|NAME.sweep")
+    view = look_at(maker)
+    assert view.sweep
+    assert {task.state for task in view.tasks} == {"absent"}
+    assert view.state == "queued"
+    assert "sweep is about to launch what is missing" in run_text.sentence(view)
+
+
+def test_what_the_sweep_said_is_told(moment):
+    maker = launched(moment)
+    run = Run.open(maker.made.run_id())
+    verdict = sweep.Verdict(0, sweep.GAVE_UP, "After 3 more rounds items are still missing.", "2026-11-21T00:00:00Z")
+    store.write_json(sweep.verdict_path(run, 0), verdict)
+    maker.work(skip=(1,))
+    moment.now += 100
+    request.cancel(run, 0)
+    assert "The sweep said: After 3 more rounds" in "\n".join(run_text.render(look_at(maker), Terminal(100)))
 
 
 def test_a_silent_controller_is_asked_once_for_a_table_of_runs(moment, squeue, home):
