@@ -12,9 +12,12 @@ from pipelines.core.run import Run
 from slurm import request, sweep
 from slurm.view import attempts
 from slurm.view.failures import Failures, Reader
-from slurm.view.headers import Headers, PartFile
+from slurm.view.headers import Headers
 from slurm.view.queue import Queue
 from slurm.view.tasks import TaskStanding, standings
+
+_LAUNCHES = 4
+"""Among so many launches, those at work are looked for: each costs two small files a task."""
 
 
 class Standing(NamedTuple):
@@ -69,8 +72,8 @@ class Looker:
         snaps = _relevant(run, records)
         waiting = [self._queue.of(run, snap) for snap in snaps]
         tasks = [task for snap, known in zip(snaps, waiting) for task in standings(snap, files, known)]
-        counts = _counts(receipt, records, files, snaps, failures)
         found = attempts.attempts(files, snaps)
+        counts = _counts(receipt, records, found, failures)
         audio = sum(attempt.audio_seconds for attempt in found)
         alive = [task for task in tasks if task.alive]
         sweep_to_come = any(known.sweep for known in waiting)
@@ -113,11 +116,11 @@ def is_current(receipt: Optional[Receipt], records: list[LaunchRecord], parts: i
 def _relevant(run: Run, records: list[LaunchRecord]) -> list[Snapshot]:
     """The last launch that dealt items, and earlier ones that are still at work; ascending."""
     chosen: list[Snapshot] = []
-    for record in reversed(records):
-        if record.items or len(records) == 1:
-            snap = progress.snapshot(run, record.number)
-            if not chosen or any(view.alive for view in snap.tasks):
-                chosen.append(snap)
+    with_items = [record for record in records if record.items] or records[-1:]
+    for record in with_items[-_LAUNCHES:][::-1]:
+        snap = progress.snapshot(run, record.number)
+        if not chosen or any(view.alive for view in snap.tasks):
+            chosen.append(snap)
     return chosen[::-1]
 
 
@@ -134,16 +137,14 @@ class _Counts(NamedTuple):
 def _counts(
     receipt: Optional[Receipt],
     records: list[LaunchRecord],
-    files: list[PartFile],
-    snaps: list[Snapshot],
+    found: list[attempts.Attempt],
     failures: Failures,
 ) -> _Counts:
     if receipt is not None:
         return _Counts(receipt.items, receipt.merged, receipt.quarantined)
     items = records[-1].manifest.items if records else 0
     quarantined = min(items, failures.quarantined)
-    done = sum(attempt.done for attempt in attempts.attempts(files, snaps))
-    return _Counts(items, min(items - quarantined, done), quarantined)
+    return _Counts(items, min(items - quarantined, sum(attempt.done for attempt in found)), quarantined)
 
 
 def _expected(records: list[LaunchRecord], counts: _Counts, audio: float) -> Optional[float]:
