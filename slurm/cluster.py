@@ -78,9 +78,10 @@ def fitness() -> Optional[str]:
     return None
 
 
-def settings() -> dict[str, str]:
+def settings(patience_s: float = PATIENCE_S) -> dict[str, str]:
     """`scontrol show config`, key → value."""
-    pairs = (line.partition("=") for line in patiently("scontrol", "show", "config").splitlines() if "=" in line)
+    text = patiently("scontrol", "show", "config", patience_s=patience_s)
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 

@@ -150,9 +150,8 @@ def _asked(topic: str, name: str, look: Look) -> Finding:
 
 def _controller() -> tuple[str, str, str]:
     begun = time.perf_counter()
-    text = cluster.call("scontrol", "show", "config", timeout_s=30)
+    values = cluster.settings(patience_s=0)
     took = time.perf_counter() - begun
-    values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
     name, version, most = (values.get(key, "?") for key in ("ClusterName", "SLURM_VERSION", "MaxArraySize"))
     seen = (
         f"{name}, Slurm {version}, answers in {took:.2f} s; arrays of up to {most} tasks (more become several arrays)"
@@ -173,7 +172,7 @@ def _partitions() -> tuple[str, str, str]:
 def _munge() -> tuple[str, str, str]:
     if shutil.which("munge") is None:
         return GOOD, "not on PATH, so not looked at (the controller answers, which needs it)", ""
-    socket = re.search(r"socket=([^,\s]+)", cluster.settings().get("AuthInfo", ""))
+    socket = re.search(r"socket=([^,\s]+)", cluster.settings(patience_s=0).get("AuthInfo", ""))
     command = ["munge", "-n", *([f"--socket={socket[1]}"] if socket else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode != 0:

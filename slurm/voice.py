@@ -94,7 +94,7 @@ def spoken(program: str, language: str, text: str, pitch: float) -> Samples:
         samples, rate = soundfile.read(path)
     pause = np.zeros(int(0.8 * RATE))
     once = _resampled(samples, rate, RATE)
-    return np.concatenate([pause, once, pause, once, pause])
+    return 0.7 * np.concatenate([pause, once, pause, once, pause])
 
 
 def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:

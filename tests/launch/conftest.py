@@ -14,14 +14,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.launch.place import Place
-
 FOREIGN = ("SLURM", "SBATCH", "SRUN", "SQUEUE", "SUBMITIT", "VOXARRAY", "TOY_", "CUDA")
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A user's place: data, environments, no cluster; in this process and in those it starts."""
+    from tests.launch.place import Place
+
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             monkeypatch.delenv(name)

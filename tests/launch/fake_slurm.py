@@ -1,8 +1,8 @@
-"""A make-believe Slurm for quick tests: sbatch keeps scripts, the queue holds them, and `run` executes one's tasks.
+"""A make-believe Slurm for quick tests: sbatch keeps scripts, the queue holds them, `execute` runs one's tasks.
 
-State lies in $FAKE_SLURM: `next` (job id), `ID.sh` (script), `ID.json` (how it was called), `queue.json` (squeue's lines),
-`refuse` (from which submission on sbatch fails, and what it says), `down` (present while the controller is silent),
-`max_array_size`. What was called is in `calls`.
+State lies in $FAKE_SLURM: `next` (job id), `ID.sh` (script), `ID.json` (how it was called), `queue.json` (squeue's
+lines), `refuse` (from which submission on sbatch fails, and what it says), `down` (there while the controller is
+silent), `max_array_size`. What was called is in `calls`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-
 
 
 def folder():
@@ -106,7 +105,9 @@ def main():
         file.write(" ".join([name, *words]) + "\n")
     if (folder() / "down").exists():
         fail("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
-    {"sbatch": sbatch, "squeue": squeue, "scontrol": scontrol, "scancel": scancel, "srun": srun, "sinfo": sinfo}[name](words)
+    {"sbatch": sbatch, "squeue": squeue, "scontrol": scontrol, "scancel": scancel, "srun": srun, "sinfo": sinfo}[name](
+        words
+    )
 
 
 if __name__ == "__main__":

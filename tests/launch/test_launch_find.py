@@ -70,7 +70,7 @@ def test_damaged_plan_does_not_hide_the_others(runs):
 
 
 def test_runs_set_aside_are_not_meant(runs):
-    os.rename(runs[1].folder, str(runs[1].folder) + ".until-2026")
+    runs[1].folder.rename(str(runs[1].folder) + ".until-2026")
     assert find.run("m-").id == runs[0].id
 
 

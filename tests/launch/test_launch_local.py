@@ -64,8 +64,7 @@ def test_quarantined_items_get_another_chance(place, tmp_path):
     run = next(name for name in place.runs() if name.startswith("n-"))
     assert place.run("retry", run, "--cluster", "local")[0] == 1, "without the flag nothing is tried again"
     assert not (place.folder(run) / "launch-001.json").exists()
-    status, out, _ = place.run("retry", run, "--cluster", "local", "--quarantined")
-    assert status == 1
+    assert place.run("retry", run, "--cluster", "local", "--quarantined")[0] == 1
     assert place.json("launch-001.json", run=run)["items"] == 1
 
 
@@ -110,7 +109,7 @@ def test_killed_launcher_does_not_end_the_run(place):
     wait_until(lambda: started(place) >= 1)
     process.kill()
     process.communicate()
-    wait_until(lambda: (place.folder() / "merged.json").exists())
+    wait_until((place.folder() / "merged.json").exists)
     assert place.json("merged.json")["merged"] == 30
 
 
@@ -180,15 +179,16 @@ def test_task_sees_only_the_gpus_it_asked_for(place, monkeypatch):
 
 
 def test_inside_a_job_tasks_do_not_take_themselves_for_it(place):
-    status, _, error = place.run("tone", place.manifest(4), "--cluster", "local", SLURM_JOB_ID="77", SLURM_ARRAY_TASK_ID="3")
+    status, _, error = place.run(
+        "tone", place.manifest(4), "--cluster", "local", SLURM_JOB_ID="77", SLURM_ARRAY_TASK_ID="3"
+    )
     assert status == 0, error
     beat = place.json("state", "launch-000", "task_0000.heartbeat.json")
     assert beat["job"] is None
 
 
 def test_debug_runs_in_one_process_and_shows_tracebacks(place):
-    status, out, error = place.run("tone", place.manifest(4), "--cluster", "debug", TOY_DIE_LOADING="1")
-    assert status != 0
+    assert place.run("tone", place.manifest(4), "--cluster", "debug", TOY_DIE_LOADING="1")[0] != 0
     status, out, error = place.run("tone", place.root / "m.json", "--cluster", "debug")
     assert status == 0, error
     assert "4 merged" in out

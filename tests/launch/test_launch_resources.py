@@ -77,7 +77,10 @@ def test_command_line_wins_over_profile_over_variables_over_pipeline(monkeypatch
     monkeypatch.setenv("SBATCH_ACCOUNT", "variable")
     monkeypatch.setenv("SBATCH_QOS", "variable")
     settings = resources.resolve(
-        described(cpus=4, partition="toml", qos="toml"), {"partition": "profile", "account": "profile"}, "p", {"partition": "flag"}
+        described(cpus=4, partition="toml", qos="toml"),
+        {"partition": "profile", "account": "profile"},
+        "p",
+        {"partition": "flag"},
     )
     found = {key: (setting.value, setting.origin) for key, setting in settings.items()}
     assert found["partition"] == ("flag", "command line")
@@ -108,7 +111,11 @@ def write(place, name, text):
 
 
 def test_profile_with_a_pipelines_own_part(place):
-    write(place, "big", 'partition = "p"\ncpus = 2\n[pipelines.tone]\ncpus = 8\n[sbatch]\nnice = 5\n[sweep]\ntime = "30"\n')
+    write(
+        place,
+        "big",
+        'partition = "p"\ncpus = 2\n[pipelines.tone]\ncpus = 8\n[sbatch]\nnice = 5\n[sweep]\ntime = "30"\n',
+    )
     assert dict(profile.load("big", "tone").settings) == {"partition": "p", "cpus": 8}
     assert dict(profile.load("big", "vad").settings) == {"partition": "p", "cpus": 2}
     assert profile.load("big", "vad").sbatch == {"nice": 5}

@@ -55,7 +55,12 @@ def launch(place, *words):
 
 
 def test_one_array_and_its_sweep(slurm, cluster, capsys):
-    assert launch(cluster, "--tasks", 4, "--max-parallel", 3, "--cpus", 2, "--mem", "1G", "--time", "1:00:00", "--qos", "q") == 0
+    assert (
+        launch(
+            cluster, "--tasks", 4, "--max-parallel", 3, "--cpus", 2, "--mem", "1G", "--time", "1:00:00", "--qos", "q"
+        )
+        == 0
+    )
     assert slurm.scripts() == [100, 101]
     wanted = {"array": "0-3%3", "cpus-per-task": "2", "mem": "1024M", "time": "60", "qos": "q", "signal": "USR2@120"}
     assert {name: slurm.option(100, name) for name in wanted} == wanted
@@ -147,7 +152,10 @@ def test_job_ids_that_came_again_are_not_ours(slurm, cluster):
 
 def test_refusal_in_the_middle_tells_what_stands_and_how_to_go_on(slurm, cluster, capsys):
     slurm.set("max_array_size", "4")
-    slurm.set("refuse", "2\nsbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates")
+    slurm.set(
+        "refuse",
+        "2\nsbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates",
+    )
     assert launch(cluster, "--tasks", 12) == 3
     told = capsys.readouterr().err
     assert "QOSMaxSubmitJobPerUserLimit" in told
@@ -228,25 +236,30 @@ def test_profile_reaches_tasks_and_sweep(slurm, cluster):
     (folder / "c.toml").write_text('partition = "gpu"\n[sbatch]\nnice = 7\n[sweep]\npartition = "cpu"\ntime = "9"\n')
     launch(cluster, "--profile", "c", "--gpus", "a100:1")
     assert [slurm.option(100, name) for name in ("partition", "nice", "gpus-per-node")] == ["gpu", "7", "a100:1"]
-    assert [slurm.option(101, name) for name in ("partition", "nice", "time", "gpus-per-node")] == ["cpu", "7", "9", None]
+    assert [slurm.option(101, name) for name in ("partition", "nice", "time", "gpus-per-node")] == [
+        "cpu",
+        "7",
+        "9",
+        None,
+    ]
 
 
 def test_wait_shows_why_it_waits_and_ends_with_the_verdict(slurm, cluster):
     slurm.set("queue.json", "[]")
     process = cluster.start("tone", cluster.manifest(9), "--tasks", "1", "--wait")
-    wait_until(lambda: (slurm.root / "101.sh").exists())
+    wait_until((slurm.root / "101.sh").exists)
     assert process.poll() is None
     slurm.execute(100)
     slurm.empty()
     slurm.execute(101)
-    out, error = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "9 items = 9 merged" in out
 
 
 def test_interrupted_wait_leaves_the_run_alone(slurm, cluster):
     process = cluster.start("tone", cluster.manifest(9), "--wait")
-    wait_until(lambda: (slurm.root / "101.sh").exists())
+    wait_until((slurm.root / "101.sh").exists)
     wait_until(lambda: len(slurm.calls("squeue")) > 0)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)

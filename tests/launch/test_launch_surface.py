@@ -31,7 +31,9 @@ def test_surface_is_frozen(place, capsys):
     for command in ("tone", "chime", *OWN):
         flags, operands = flags_of(command, capsys)
         lines.append(f"{command}: {' '.join([*operands, *flags])}")
-    assert "\n".join(lines) + "\n" == SURFACE.read_text(), "change tests/launch/surface.txt on purpose, and the README with it"
+    assert "\n".join(lines) + "\n" == SURFACE.read_text(), (
+        "change tests/launch/surface.txt on purpose, and the README with it"
+    )
 
 
 def modules_after(*words):
@@ -41,7 +43,9 @@ def modules_after(*words):
     return set(done.stdout.rsplit("LOADED", 1)[1].split())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["vad", "--help"], ["tone", "--help"], ["merge", "--help"], ["doctor", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["vad", "--help"], ["tone", "--help"], ["merge", "--help"], ["doctor", "--help"]]
+)
 def test_help_imports_nothing_heavy(place, words):
     heavy = {"submitit", "cloudpickle", "numpy", "soundfile", "onnxruntime", "ten_vad", "torch"}
     assert not heavy & modules_after(*words)
@@ -84,7 +88,11 @@ def test_unknown_command_is_answered(place, capsys, wrong, told):
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [("--task", "Did you mean --tasks?"), ("--partitoin", "Did you mean --partition?"), ("--zzz", "--zzz does not exist")],
+    [
+        ("--task", "Did you mean --tasks?"),
+        ("--partitoin", "Did you mean --partition?"),
+        ("--zzz", "--zzz does not exist"),
+    ],
 )
 def test_wrong_flag_is_answered_with_the_right_ones(place, capsys, wrong, told):
     with pytest.raises(SystemExit) as ended:

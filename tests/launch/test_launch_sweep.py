@@ -68,7 +68,7 @@ def test_rounds_come_to_an_end(run):
     seen = []
     for _ in range(10):
         # One item more in every round: never barren, never through.
-        verdict = sweep.settle(run, launch, lambda run, record, wanted: noted(run, record, wanted))
+        verdict = sweep.settle(run, launch, noted)
         seen.append(verdict.outcome)
         if verdict.outcome != sweep.RESUBMITTED:
             break
