@@ -18,6 +18,7 @@ _BY_MESSAGE = (
         r"truncated|cut short|unexpected end|premature end|ends early|became shorter",
         "Copy it again from its origin: the rest of it is missing.",
     ),
+    (r"symbolic link", "The link points nowhere: mend it, or remove it."),
     (
         r"FileNotFound|no such file|does not exist|disappeared|no longer there",
         "The file was gone when its turn came: do the nodes see the same folder, and does nothing move files?",

@@ -73,8 +73,8 @@ def sentence(view: Standing) -> str:
     said = RUN_STATES[view.state]
     if view.sweep and view.state == "finished":
         said = "finished, about to be merged"
-    if view.sweep and view.state == "queued" and not any(task.state in ("queued", "pending") for task in view.tasks):
-        said = "its tasks have ended; the sweep is about to launch what is missing"
+    if view.state == "queued":
+        said = _waiting(view)
     if view.state == "incomplete" and view.verdict and view.verdict.outcome == sweep.LIMITED:
         said = "done as far as --limit asked"
     if view.state == "running":
@@ -87,6 +87,14 @@ def sentence(view: Standing) -> str:
         when = spoken(view.receipt.time) if view.receipt else f"last sign {_ago(view)} ago"
         said += f" ({when})"
     return said
+
+
+def _waiting(view: Standing) -> str:
+    queued = sum(task.state == "queued" for task in view.tasks)
+    if not queued and view.sweep:
+        return "its tasks have ended; the sweep is about to launch what is missing"
+    verb = "waits" if queued == 1 else "wait"
+    return f"{counted(queued, 'task')} {verb} in the queue" if queued else RUN_STATES["queued"]
 
 
 def _ago(view: Standing) -> str:

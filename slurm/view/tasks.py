@@ -20,6 +20,9 @@ _SETTLING_S = 20.0
 """A task this young is not called slow: loading the model weighs too much."""
 
 
+_ON_A_NODE = ("RUNNING", "CONFIGURING", "COMPLETING")
+
+
 class TaskStanding(NamedTuple):
     """One task of one launch. Amounts of audio in seconds; `speed` is × real time; `age_s`: since its last sign.
 
@@ -117,9 +120,9 @@ def _state(view: TaskView, waiting: Waiting) -> tuple[str, Optional[str]]:
         return state, None
     if not view.dealt:
         return "idle", None
-    if seen is None or (state == "silent" and seen == "RUNNING"):
+    if seen is None or (state == "silent" and seen in _ON_A_NODE):
         return _left_alone(view, waiting, seen)
-    return "queued", None
+    return "starting" if seen in _ON_A_NODE else "queued", None
 
 
 def _left_alone(view: TaskView, waiting: Waiting, seen: Optional[str]) -> tuple[str, Optional[str]]:

@@ -55,8 +55,8 @@ def test_tasks_in_the_queue_and_tasks_that_nobody_will_begin(moment, squeue):
     maker = launched(moment)
     squeue("100|0-2|PENDING|Priority|NAME\n200|1|RUNNING|None|NAME\n200|0|RUNNING|None|another")
     view = look_at(maker)
-    assert [task.state for task in view.tasks] == ["queued", "queued", "queued", "absent", "absent", "queued"]
-    assert view.state == "queued"
+    assert [task.state for task in view.tasks] == ["queued", "queued", "queued", "absent", "absent", "starting"]
+    assert view.state == "running"
     assert any("priority" in note for note in view.notes)
 
 
