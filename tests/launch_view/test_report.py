@@ -13,7 +13,7 @@ from pipelines.core import parts
 from pipelines.core.manifest import items as items_of
 from pipelines.core.parts import Error, PartWriter
 from pipelines.core.run import Run
-from slurm import report
+from slurm import report, request
 from slurm.view import page, report_data
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -218,3 +218,17 @@ def test_the_command_writes_where_it_is_told(moment, tmp_path, capsys):
     assert report.main(["corpus", "--output", str(folder)]) == 0
     assert (folder / "corpus-00000001.html").exists()
     assert str(tmp_path / "x.html") in capsys.readouterr().out
+
+
+def test_what_was_asked_for_is_costed(moment):
+    maker = make(Made(items=200, tasks=4, speed=0.05), moment)
+    run = Run.open(maker.made.run_id())
+    jobs = request.begin(run, 0, "slurm", request.Request(cpus=4, gpus="a100:1"))
+    request.write(run, 0, jobs)
+    gathered = report_data.gather(run)
+    wall = sum(attempt.wall_s for attempt in gathered.attempts) / 3600
+    assert gathered.resources.gpu == pytest.approx(wall)
+    assert gathered.resources.core == pytest.approx(4 * wall)
+    _, reader = read(maker)
+    assert "GPU time" in reader.text
+    assert "an hour of audio" in reader.text
