@@ -45,9 +45,9 @@ class RunFiles:
         for path in sorted(self.folder.glob(f"parts/{folder}/task_*.jsonl")):
             header, _, body = path.read_bytes().partition(b"\n")
             part = json.loads(header)["part"]
-            rows = [json.loads(line) for line in body.splitlines()]
-            assert len(rows) == part["rows"] and zlib.crc32(body) == part["crc32"], f"{path} is torn"
-            found += [{**row, "task": part["task"]} for row in rows]
+            lines = body.splitlines()
+            assert len(lines) == part["rows"] and zlib.crc32(body) == part["crc32"], f"{path} is torn"
+            found += [{**json.loads(line), "task": part["task"]} for line in lines]
         return found
 
     def done(self, launch: int = -1) -> Counter:

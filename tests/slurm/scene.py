@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from brake import Brake
 from cluster import Cluster
@@ -43,18 +43,22 @@ class Scene:
         argv = ["sbatch", "--parsable", f"--cpus-per-task={cpus}", *options, *script]
         return self._call(argv, [0], sacct=True).stdout.strip()
 
-    def voxarray(self, *arguments: str, statuses: Optional[List[int]] = None, sacct: bool = True) -> str:
+    def voxarray(
+        self, *arguments: str, statuses: Optional[List[int]] = None, sacct: bool = True, **settings: str
+    ) -> str:
         """`./voxarray ARGUMENTS`, from a folder that has nothing to do with it; returns all that it printed."""
-        done = self._call([str(REPOSITORY / "voxarray"), *arguments], statuses or [0], sacct)
+        done = self._call([str(REPOSITORY / "voxarray"), *arguments], statuses or [0], sacct, **settings)
         return done.stdout + done.stderr
 
-    def launch(self, name: str, *options: str, sacct: bool = True, statuses: Optional[List[int]] = None) -> str:
+    def launch(self, name: str, *options: str, **how: Any) -> str:
         """`./voxarray vad CORPUS STEM --cluster slurm OPTIONS`."""
         what = ["vad", str(self.corpus), str(self.stem(name)), "--cluster", "slurm", "--cpus", "1"]
-        return self.voxarray(*what, *options, sacct=sacct, statuses=statuses)
+        return self.voxarray(*what, *options, **how)
 
-    def _call(self, argv: List[str], statuses: List[int], sacct: bool) -> subprocess.CompletedProcess:
-        env = {**self.cluster.environment(), **variables(self.home)}
+    def _call(
+        self, argv: List[str], statuses: List[int], sacct: bool, **settings: str
+    ) -> subprocess.CompletedProcess:
+        env = {**self.cluster.environment(), **variables(self.home), **settings}
         if not sacct:
             env["PATH"] = self.cluster.path_without_sacct(env["PATH"])
         done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=self.home, check=False)

@@ -10,7 +10,8 @@ import signal
 import time
 
 import pytest
-from processes import wait_until
+from brake import workers
+from processes import send, wait_until
 from test_vad_launcher import job_of
 
 
@@ -122,8 +123,6 @@ def test_split_brain_twins(scene, locks):
 
 def twins(scene, ghosts):
     """How many live workers are not those that were held."""
-    from brake import workers
-
     runs = [scene.run(name).id for name in ("plain", "launched")]
     found = [worker.pid for run in runs for worker in workers(scene.cluster.processes, run)]
     return len(set(found) - ghosts)
@@ -156,3 +155,25 @@ def test_slow_shared_start(scene):
     run = scene.prove("rush")
     assert len(run.launches()) == 2
     assert json.dumps([launch["tasks"] for launch in run.launches()]) == "[8, 8]"
+
+
+def test_ghost_that_never_ends(scene):
+    """A ghost keeps its task's lock for ever: its twin stops, the sweep has the items done elsewhere, and merges.
+
+    When the ghost wakes up in the end, what it publishes changes nothing.
+    """
+    scene.launch("haunted", "--tasks", "4", VOXARRAY_LOCK_WAIT_S="3")
+    run = scene.run("haunted")
+    with scene.brake("haunted") as brake:
+        brake.hold(range(4))
+        scene.cluster.node_kill("n1", split_brain=True)
+        for task in (1, 2, 3):
+            send(brake.held[task].pid, signal.SIGCONT)
+        scene.wait_for_merge("haunted")
+        scene.prove("haunted")
+        assert len(run.launches()) == 2
+        before = len(run.rows())
+    wait_until(lambda: not workers(scene.cluster.processes, run.id), 30, "the ghost to end")
+    assert len(run.rows()) > before, "the ghost published what it had"
+    scene.voxarray("merge", run.id, statuses=[1])
+    scene.prove("haunted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 from processes import send
 
@@ -82,3 +83,55 @@ def test_retry_after_a_plain_array(scene):
     scene.prove("both")
     assert set(run.done().values()) == {1}
     assert not set(kept) & set(run.done(1))
+
+
+def test_cancel_is_final_until_retried(scene):
+    scene.launch("cancelled", "--tasks", "4", "--max-parallel", "3")
+    run = scene.run("cancelled")
+    job = job_of(run)
+    assert {record.get("ArrayTaskThrottle") for record in scene.cluster.job(job)} == {"3"}
+    with scene.brake("cancelled") as brake:
+        brake.hold((0, 1, 2))
+        assert "at work already" in scene.launch("cancelled", "--tasks", "4")
+        scene.voxarray("cancel", run.id)
+        scene.cluster.wait_for_jobs(*(entry["job_id"] for entry in run.jobs(0)))
+    assert len(run.launches()) == 1 and not run.receipt()
+    kept = run.done()
+    assert kept, "what was published stays"
+    scene.voxarray("retry", run.id, "--cluster", "slurm", "--tasks", "4", "--cpus", "1")
+    scene.wait_for_merge("cancelled")
+    scene.prove("cancelled")
+    assert not set(kept) & set(run.done(1))
+
+
+def test_without_a_sweep_the_same_command_goes_on(scene):
+    """The sweep is cancelled, and so are two tasks: nothing is merged until the command is given again."""
+    scene.launch("orphan", "--tasks", "4")
+    run = scene.run("orphan")
+    job = job_of(run)
+    with scene.brake("orphan") as brake:
+        brake.hold((1, 3))
+        scene.cluster.scancel(job_of(run, kind="sweep"), f"{job}_1", f"{job}_3")
+    scene.cluster.wait_for_jobs(job)
+    assert not run.receipt()
+    scene.launch("orphan", "--tasks", "2")
+    scene.wait_for_merge("orphan")
+    scene.prove("orphan")
+    assert [launch["tasks"] for launch in run.launches()] == [4, 2]
+    assert set(run.done().values()) == {1}
+
+
+def test_submission_while_the_controller_is_away(scene):
+    """It either waits for the controller or fails in a paragraph; given again, it does everything."""
+    scene.cluster.controller_kill(signal.SIGTERM)
+    restart = threading.Timer(4, scene.cluster.controller_up)
+    restart.start()
+    said = scene.launch("away", "--tasks", "2", statuses=[0, 3])
+    restart.join()
+    assert "Traceback" not in said
+    run = scene.run("away")
+    if "Submitted" not in said:
+        scene.launch("away", "--tasks", "2")
+    scene.wait_for_merge("away")
+    scene.prove("away")
+    assert set(run.done().values()) == {1}
