@@ -2,7 +2,7 @@
 
 On a real Slurm on this machine, as root: `./voxarray tone MANIFEST --tasks N` (scan, deal, submitit's array, sweep)
 against submitit's `map_array` by hand, and the bare `sbatch --array` of N jobs, which is Slurm's own share. The nodes
-are drained, so that only the launch is measured. Interleaved repeats, medians, ratios; prints the table of TECHNICAL.md.
+are drained, so that only the launch is measured. Interleaved repeats, medians; prints the table of TECHNICAL.md.
 """
 
 from __future__ import annotations
