@@ -114,8 +114,12 @@ class TaskLoop:
         pardoned, suspects = self.run.pardoned_before(), set(self.run.record(self.launch).suspects)
         mine = {item.key: item for item in self._dealt()} if self.run.launch_numbers()[-1] > self.launch else None
         for launch, owner, path in self.run.part_files(self.launch):
-            if launch == self.launch and owner != self.task:
-                continue
+            if launch == self.launch:
+                if owner != self.task:
+                    continue
+                header = parts.read_header(path)
+                # Durations may be known from the results alone, so the parts say how much audio was done.
+                self.beat.audio_seconds_before += header.audio_seconds if header else 0.0
             for row in parts.rows(path):
                 if (mine is None or row.key in mine) and (row.status == parts.DONE or launch >= pardoned):
                     self._standings.setdefault(row.key, ledger.Standing()).add(row)
@@ -127,7 +131,6 @@ class TaskLoop:
                 continue
             if standing.state in (ledger.DONE, ledger.QUARANTINED):
                 self.beat.settled_before += 1
-                self.beat.audio_seconds_before += item.duration or 0.0
 
     def _dealt(self) -> Iterator[Item]:
         return self.deal.items(self.task)
