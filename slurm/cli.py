@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple, Sequence
@@ -51,8 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("voxarray: stopped.", file=sys.stderr)
         return SOME_FAILED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # `voxarray … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    except OSError as error:
+        print(f"voxarray: {error.filename or 'the system'}: {error.strerror or error}.", file=sys.stderr)
         return SOME_FAILED
 
 

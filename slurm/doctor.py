@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 from pipelines.core import paths, registry
 from pipelines.core.errors import DONE, NOT_FIT
@@ -31,8 +31,12 @@ def main(arguments: Sequence[str]) -> int:
         description="Look whether this machine, its cluster and its file system are fit, and say what to do if not.",
     )
     parser.add_argument("--json", action="store_true", help="the findings as JSON, for programs")
+    parser.add_argument("--nodes", metavar="N", help="also ask N compute nodes at once, through srun (1 to 2 minutes)")
+    parser.add_argument("--partition", metavar="NAME", help="… of this partition")
     options = parser.parse(arguments)
     findings = [finding for look in (machine, storage, installed, slurm) for finding in look()]
+    if options.nodes is not None:
+        findings += compute_nodes(resources.positive("--nodes", options.nodes), options.partition)
     print(json.dumps([finding._asdict() for finding in findings], indent=2) if options.json else told(findings))
     return NOT_FIT if any(finding.standing == BAD for finding in findings) else DONE
 
@@ -77,13 +81,19 @@ def storage() -> Iterator[Finding]:
     yield from file_system(folder)
 
 
-def installed() -> Iterator[Finding]:
-    """The environments of the pipelines that are here, and what audio needs beside them."""
-    topic = "environments"
+def wanted_environments() -> dict[str, list[str]]:
+    """Environment → the pipelines that are here and run in it."""
     wanted: dict[str, list[str]] = {}
     for folder in registry.folders().values():
         description = resources.describe(folder)
         wanted.setdefault(description.environment, []).append(description.name)
+    return wanted
+
+
+def installed() -> Iterator[Finding]:
+    """The environments of the pipelines that are here, and what audio needs beside them."""
+    topic = "environments"
+    wanted = wanted_environments()
     for name, users in wanted.items():
         remedy = f"./voxarray env create {name} (or it is made when first needed)"
         if environments.is_ready(name):
@@ -133,6 +143,18 @@ def slurm() -> Iterator[Finding]:
         yield _asked(topic, name, look)
     names = ", ".join(sorted(profile.known())) or "none"
     yield Finding(topic, "profiles", GOOD, f"{names} (--profile NAME; your own go into {profile.folders()[0]})")
+
+
+def compute_nodes(count: int, partition: Optional[str]) -> list[Finding]:
+    """The file system as several nodes share it."""
+    from slurm import nodes
+
+    why = cluster.fitness()
+    if why is not None:
+        return [Finding("nodes", "probe", BAD, f"--nodes needs a cluster, and {why}", "give it on a login node")]
+    ready = [name for name in wanted_environments() if environments.is_ready(name)]
+    python = environments.python(ready[0]) if ready else Path(sys.executable)
+    return nodes.ask(paths.home() / "output", count, python, partition)
 
 
 Look = Callable[[], "tuple[str, str, str]"]

@@ -117,6 +117,8 @@ def _decide(run: Run, launch: int) -> Verdict:
         receipt = merge.merge(run, if_due=True)
     except IncompleteRunError as error:
         return _incomplete(run, run.record(launch), jobs.request if jobs else Request(), str(error))
+    except VoxarrayError as error:
+        return Verdict(launch, GAVE_UP, f"The merge did not come about. {error}", clock.iso())
     summary = merge.summary(receipt)
     return Verdict(launch, MERGED, summary, clock.iso(), quarantined=receipt.quarantined)
 
