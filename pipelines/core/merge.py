@@ -87,7 +87,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
     with run.scan() as scan:
         output = _output(run)
         try:
-            tally = Tally()
+            tally = Tally(run.pardoned_before())
             output.open()
             _consume(run, scan, tally, output)
             manifest.refuse_changed(run.manifest, scan.identity, "merged")
@@ -106,14 +106,14 @@ def _merge(run: Run, partial: bool) -> Receipt:
 
 def _consume(run: Run, scan: Scan, tally: Tally, output: Output) -> None:
     try:
-        tally.consume(manifest.items(run.manifest), stream.entries(run, scan), output, run.pardoned_before())
-    except RowMismatch as error:
+        tally.consume(manifest.lines(run.manifest), stream.streams(run, scan), output)
+    except (RowMismatch, ValueError, msgspec.MsgspecError) as error:
         manifest.refuse_changed(run.manifest, scan.identity, "merged")
         raise VoxarrayError(
-            f"A result of {run.id} stands at item {error} of {run.manifest} and belongs to another item, though the "
-            "manifest is the one that was dealt. Nothing was published and the parts are untouched. Please report "
-            "this with the run's folder."
-        ) from None
+            f"Results of {run.id} do not fit the items of {run.manifest} ({error}), though the manifest is the one "
+            "that was dealt. Nothing was published and the parts are untouched. Please report this with the run's "
+            "folder."
+        ) from error
 
 
 def _output(run: Run) -> Output:

@@ -7,7 +7,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Mapping, Optional
+from typing import IO, Mapping, Optional, Sequence
 
 import msgspec
 
@@ -129,7 +129,13 @@ class ManifestOutput:
 
     def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:  # noqa: ARG002
         """Write the item's row."""
-        self._writer.write((with_fields(item.row, result) if result else item.row) + b"\n")
+        self.write_rows([item.row], [result])
+
+    def write_rows(self, rows: Sequence[bytes], results: Sequence[Optional[bytes]]) -> None:
+        """Write the rows of items that follow each other."""
+        merged = [with_fields(row, result) if result else row for row, result in zip(rows, results)]
+        merged.append(b"")
+        self._writer.write(b"\n".join(merged), len(rows))
 
     def publish(self) -> list[OutputFile]:
         """Replace the manifest; the user's own version is kept as a backup."""

@@ -202,12 +202,17 @@ def list_parts(folder: Path) -> list[tuple[int, int, Path]]:
 
 def read_header(path: Path) -> Optional[Header]:
     """The header of a part; None for an empty file (a name reserved, not yet published)."""
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[Optional[Header], int]:
+    """The header, and where the rows begin."""
     with path.open("rb") as file:
         line = file.readline()
     if not line:
-        return None
+        return None, 0
     try:
-        return _decode_header(line).part
+        return _decode_header(line).part, len(line)
     except msgspec.MsgspecError as error:
         raise damaged(path, f"its header cannot be read ({error})") from None
 
@@ -221,35 +226,42 @@ def damaged(path: Path, what: str) -> StorageError:
     )
 
 
-def rows(path: Path, block: int = 1 << 16) -> Iterator[Row]:
-    """The rows of a part, read `block` bytes at a time without keeping the file open between blocks."""
-    header = read_header(path)
+def blocks(path: Path, block: int = 1 << 16) -> Iterator[list[bytes]]:
+    """The rows of a part as lists of bytes (see `rawrows`), read `block` bytes at a time.
+
+    The file is not kept open between blocks. Raises `StorageError` at the end where count or checksum differ.
+    """
+    header, position = _read_header(path)
     if header is None:
         return
-    count, crc, position, rest = 0, 0, 0, b""
-    skip_header = True
+    count, crc, rest = 0, 0, b""
     while True:
         with path.open("rb") as file:
             file.seek(position)
             data = file.read(block)
-        position += len(data)
-        lines = (rest + data).split(b"\n")
-        rest = lines.pop()
-        if skip_header and lines:
-            lines, skip_header = lines[1:], False
-        if lines:
-            crc = zlib.crc32(b"\n".join(lines) + b"\n", crc)
-            count += len(lines)
-            yield from _decoded(path, lines)
         if not data:
             break
+        position += len(data)
+        crc = zlib.crc32(data, crc)
+        found = (rest + data).split(b"\n")
+        rest = found.pop()
+        count += len(found)
+        if found:
+            yield found
     if rest or count != header.rows or crc != header.crc32:
         raise damaged(path, f"{count:,} rows of {header.rows:,} were found, or their checksum differs")
 
 
-def _decoded(path: Path, lines: list[bytes]) -> Iterator[Row]:
+def rows(path: Path, block: int = 1 << 16) -> Iterator[Row]:
+    """The rows of a part, read `block` bytes at a time."""
+    for found in blocks(path, block):
+        for row in found:
+            yield decoded(path, row)
+
+
+def decoded(path: Path, row: bytes) -> Row:
+    """A row from its bytes."""
     try:
-        for line in lines:
-            yield _decode_row(line)
+        return _decode_row(row)
     except msgspec.MsgspecError as error:
         raise damaged(path, f"a row cannot be read ({error})") from None

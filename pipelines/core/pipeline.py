@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Union,
+    runtime_checkable,
+)
 
 import msgspec
 
@@ -81,6 +93,15 @@ class Output(Protocol):
 
     def abandon(self) -> None:
         """Remove the private files."""
+        ...
+
+
+@runtime_checkable
+class RowsOutput(Output, Protocol):
+    """An output that needs no more of an item than its row, and takes many at once instead of one by `write`."""
+
+    def write_rows(self, rows: Sequence[bytes], results: Sequence[Optional[bytes]]) -> None:
+        """Take the rows of items that follow each other, and their results (None: failed or missing)."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from pathlib import Path
 from struct import Struct
-from typing import IO, Iterator, Optional
+from typing import IO, Iterator, Optional, Union
 
 from pipelines.core import store
 
@@ -91,7 +91,7 @@ class KeyBuckets:
         """Free the temporary file."""
         store.discard(self._file)
 
-    def add(self, key: str, number: int) -> None:
+    def add(self, key: Union[str, bytes], number: int) -> None:
         """Add one pair; `key` is 16 hex digits."""
         value = int(key, 16)
         self._spool.add(value >> 56, _PAIR.pack(value, number))

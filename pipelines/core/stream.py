@@ -1,4 +1,4 @@
-"""The merged stream of a run's rows: sorted parts read side by side, in the order of the present manifest.
+"""The rows of a run as sorted streams, in the order of the present manifest.
 
 Parts of a task whose index ranges follow each other form a chain, read one after the other. Rows that were dealt from
 another state of the manifest (it grew, shrank or was reordered since) are given their present index by a join on their
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from bisect import bisect_left
 from pathlib import Path
 from typing import IO, Iterator, NamedTuple
 
-import msgspec
-
-from pipelines.core import parts, store
-from pipelines.core.parts import Row
+from pipelines.core import parts, rawrows, store
 from pipelines.core.run import Run
 from pipelines.core.scan import Scan
 from pipelines.core.spool import KeyBuckets, join
@@ -23,8 +21,33 @@ from pipelines.core.spool import KeyBuckets, join
 _MEMORY = 48 << 20
 _CHUNK = 50_000
 
-Entry = tuple[int, int, Row]
-"""(index in the present manifest, launch, row)."""
+Block = tuple[list[int], list[bytes]]
+"""Rows, and their indexes in the present manifest, ascending."""
+
+
+class Stream:
+    """Rows of one launch in the order of the present manifest; those no longer in it come last."""
+
+    def __init__(self, launch: int, blocks: Iterator[Block]) -> None:
+        self.launch = launch
+        self._blocks = blocks
+        self._places: list[int] = []
+        self._rows: list[bytes] = []
+        self._next = 0
+
+    def take(self, limit: float) -> Iterator[Block]:
+        """Rows with an index below `limit` that were not taken yet."""
+        while True:
+            end = bisect_left(self._places, limit, self._next)
+            if end > self._next:
+                yield self._places[self._next : end], self._rows[self._next : end]
+                self._next = end
+            if end < len(self._places):
+                return
+            self._places, self._rows = next(self._blocks, ([], []))
+            self._next = 0
+            if not self._places:
+                return
 
 
 class _Chain(NamedTuple):
@@ -34,8 +57,8 @@ class _Chain(NamedTuple):
     paths: list[Path]
 
 
-def entries(run: Run, scan: Scan) -> Iterator[Entry]:
-    """(present index, launch, row) of all rows, ascending; those no longer in the manifest come last."""
+def streams(run: Run, scan: Scan) -> list[Stream]:
+    """All rows of a run."""
     present: list[_Chain] = []
     stale: list[tuple[int, Path]] = []
     for record in run.records():
@@ -44,14 +67,10 @@ def entries(run: Run, scan: Scan) -> Iterator[Entry]:
         else:
             stale += [(record.number, path) for _, _, path in parts.list_parts(run.parts_folder(record.number))]
     block = max(8 << 10, min(256 << 10, _MEMORY // max(1, len(present))))
-    streams: list[Iterator[Entry]] = [_rows_of(link, block) for link in present]
+    found = [Stream(chain.launch, _blocks_of(chain, block)) for chain in present]
     if stale:
-        streams += _translated(stale, scan.keys, scan.identity.items)
-    return heapq.merge(*streams, key=_index)
-
-
-def _index(entry: Entry) -> int:
-    return entry[0]
+        found += _translated(stale, scan.keys, scan.identity.items)
+    return found
 
 
 def _chains(launch: int, folder: Path) -> list[_Chain]:
@@ -77,51 +96,63 @@ def _chains(launch: int, folder: Path) -> list[_Chain]:
     return chains
 
 
-def _rows_of(link: _Chain, block: int) -> Iterator[Entry]:
-    for path in link.paths:
-        for row in parts.rows(path, block):
-            yield row.index, link.launch, row
+def _blocks_of(chain: _Chain, block: int) -> Iterator[Block]:
+    for path in chain.paths:
+        for rows in parts.blocks(path, block):
+            try:
+                places = [rawrows.index(row) for row in rows]
+            except ValueError:
+                raise parts.damaged(path, "the index of a row cannot be read") from None
+            if places != sorted(places):
+                raise parts.damaged(path, "its rows are out of order")
+            yield places, rows
 
 
-def _translated(stale: list[tuple[int, Path]], keys: KeyBuckets, items: int) -> list[Iterator[Entry]]:
-    """Rows of launches that saw another manifest, with their present index, as sorted streams."""
+def _translated(stale: list[tuple[int, Path]], keys: KeyBuckets, items: int) -> list[Stream]:
+    """Rows of launches that saw another manifest, with their present index, as sorted streams of a temporary file."""
     with KeyBuckets() as found:
         count = 0
-        for _, row in _stale_rows(stale):
-            found.add(row.key, count)
-            count += 1
+        for _, rows in _stale_rows(stale):
+            for row in rows:
+                found.add(rawrows.key(row), count)
+                count += 1
         places = array("Q", bytes(8 * count))
         for number, index in join(found, keys):
             places[number] = items if index is None else index
     file = store.scratch()  # lives as long as the streams
-    streams: list[Iterator[Entry]] = []
-    chunk: list[tuple[int, int, bytes]] = []
-    for place, (launch, row) in zip(places, _stale_rows(stale)):
-        chunk.append((place, launch, msgspec.json.encode(row)))
-        if len(chunk) == _CHUNK:
-            streams.append(_spilled(file, chunk))
-            chunk = []
-    chunk.sort(key=lambda entry: entry[0])
-    streams.append((place, launch, msgspec.json.decode(row, type=Row)) for place, launch, row in chunk)
-    return streams
+    sorted_again: list[Stream] = []
+    chunk: list[tuple[int, bytes]] = []
+    position, owner = 0, -1
+    for launch, rows in _stale_rows(stale):
+        if launch != owner or len(chunk) >= _CHUNK:
+            _spill(file, owner, chunk, sorted_again)
+            owner = launch
+        chunk += zip(places[position : position + len(rows)], rows)
+        position += len(rows)
+    _spill(file, owner, chunk, sorted_again)
+    return sorted_again
 
 
-def _stale_rows(stale: list[tuple[int, Path]]) -> Iterator[tuple[int, Row]]:
+def _stale_rows(stale: list[tuple[int, Path]]) -> Iterator[tuple[int, list[bytes]]]:
     for launch, path in stale:
-        for row in parts.rows(path):
-            yield launch, row
+        for rows in parts.blocks(path):
+            yield launch, rows
 
 
-def _spilled(file: IO[bytes], chunk: list[tuple[int, int, bytes]]) -> Iterator[Entry]:
+def _spill(file: IO[bytes], launch: int, chunk: list[tuple[int, bytes]], streams: list[Stream]) -> None:
+    """Sort a chunk of a launch's rows onto disk, and empty it."""
+    if not chunk:
+        return
     chunk.sort(key=lambda entry: entry[0])
     with store.teaching(store.scratch_path()):
         start = file.seek(0, 2)
-        file.writelines(b"%d\t%d\t%s\n" % entry for entry in chunk)
+        file.writelines(b"%d\t%s\n" % entry for entry in chunk)
         file.flush()
-    return _unspilled(file, start, file.tell())
+    streams.append(Stream(launch, _unspilled(file, start, file.tell())))
+    chunk.clear()
 
 
-def _unspilled(file: IO[bytes], position: int, end: int) -> Iterator[Entry]:
+def _unspilled(file: IO[bytes], position: int, end: int) -> Iterator[Block]:
     rest = b""
     while position < end:
         file.seek(position)
@@ -129,6 +160,6 @@ def _unspilled(file: IO[bytes], position: int, end: int) -> Iterator[Entry]:
         position += len(data)
         lines = (rest + data).split(b"\n")
         rest = lines.pop()
-        for line in lines:
-            place, launch, row = line.split(b"\t", 2)
-            yield int(place), int(launch), msgspec.json.decode(row, type=Row)
+        entries = [line.split(b"\t", 1) for line in lines]
+        if entries:
+            yield [int(place) for place, _ in entries], [row for _, row in entries]

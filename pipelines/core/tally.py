@@ -1,17 +1,24 @@
-"""The count behind a merge: one pass over the manifest and the merged stream of rows, every row explained."""
+"""The count behind a merge: one pass over the manifest and the streams of rows, every row explained.
+
+Manifest and rows are taken side by side in windows of a fixed number of items. What is done goes from the parts to the
+output as bytes; only failures are parsed.
+"""
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Iterable, Iterator, Optional
+from itertools import islice
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
 
 import msgspec
 
-from pipelines.core import ledger, parts, stream
+from pipelines.core import ledger, manifest, parts, rawrows
 from pipelines.core.errors import LISTED
-from pipelines.core.manifest import Item
-from pipelines.core.parts import Row
-from pipelines.core.pipeline import ErrorInfo, Output
+from pipelines.core.pipeline import ErrorInfo, Output, RowsOutput
+from pipelines.core.stream import Block, Stream
+
+WINDOW = 1 << 15
+"""Items merged at a time."""
 
 
 class RowMismatch(Exception):  # noqa: N818 - says what was seen; the merge says what it means
@@ -27,66 +34,112 @@ class Cause(msgspec.Struct):
     message: str
 
 
-class Tally:
-    """Counts what the merged stream holds for every item of the manifest."""
+class _Window:
+    """Items of the manifest that follow each other, and what was made of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int, rows: list[bytes]) -> None:
+        self.first = first
+        self.rows = rows
+        self.results: list[Optional[bytes]] = [None] * len(rows)
+        self.failed: dict[int, list[tuple[int, bytes]]] = {}
+        """Failures of an item, with their launch; by the item's offset in the window."""
+        self.errors: dict[int, ErrorInfo] = {}
+        """Of the items that are quarantined."""
+
+    @property
+    def end(self) -> int:
+        """The index behind the last item."""
+        return self.first + len(self.rows)
+
+
+class Tally:
+    """Counts what the streams hold for every item of the manifest."""
+
+    def __init__(self, pardoned_before: int) -> None:
+        self._pardoned_before = pardoned_before
         self.items = self.merged = self.quarantined = self.missing = 0
         self.rows_read = self.spare = self.differing = self.outside = 0
         self.missing_examples: list[str] = []
         self.causes: dict[str, Cause] = {}
 
-    def consume(
-        self, items: Iterable[Item], rows: Iterator[stream.Entry], output: Output, pardoned_before: int
-    ) -> None:
-        """One pass over manifest and rows together. `rows` are (index, launch, row), ascending."""
-        head = next(rows, None)
-        for item in items:
-            index = item.index
-            done: Optional[Row] = None
-            failed: list[Row] = []
-            while head is not None and head[0] == index:
-                _, launch, row = head
-                head = next(rows, None)
-                self.rows_read += 1
-                if row.key != item.key:
-                    raise RowMismatch(item.index)
-                if row.status != parts.DONE:
-                    # Strikes from before a pardon are void.
-                    failed += [row] if launch >= pardoned_before else []
-                    self.spare += launch < pardoned_before
-                elif done is None:
-                    done = row
-                else:
-                    self.spare += 1
-                    self.differing += bytes(done.result) != bytes(row.result)
-            self._settle(item, done, failed, output)
-        for _ in chain([head] if head else [], rows):
-            self.rows_read += 1
-            self.outside += 1
+    def consume(self, lines: Iterator[bytes], streams: Sequence[Stream], output: Output) -> None:
+        """One pass over the manifest's lines and the streams together."""
+        while rows := list(islice(lines, WINDOW)):
+            window = _Window(self.items, rows)
+            for stream in streams:
+                for block in stream.take(window.end):
+                    self._sort_in(window, stream.launch, block)
+            self._judge(window)
+            self._count(window)
+            _write(window, output)
+        for stream in streams:
+            for _, found in stream.take(float("inf")):
+                self.rows_read += len(found)
+                self.outside += len(found)
 
-    def _settle(self, item: Item, done: Optional[Row], failed: list[Row], output: Output) -> None:
-        self.items += 1
-        self.spare += len(failed)
-        if done is not None:
-            self.merged += 1
-            output.write(item, bytes(done.result), None)
-            return
-        error = ledger.quarantine_cause(failed)
-        if error is not None:
-            self.quarantined += 1
-            self.spare -= 1
-            self._blame(item, error)
-            output.write(item, None, ErrorInfo(error.type, error.message, error.signature))
-            return
-        self.missing += 1
-        if len(self.missing_examples) < LISTED:
-            self.missing_examples.append(item.audio_filepath)
-        output.write(item, None, None)
+    def _sort_in(self, window: _Window, launch: int, block: Block) -> None:
+        places, rows = block
+        first, results = window.first, window.results
+        _verify(window, places[0], rows[0])
+        self.rows_read += len(rows)
+        for place, row in zip(places, rows):
+            offset = place - first
+            result = rawrows.result(row)
+            if result is None:
+                window.failed.setdefault(offset, []).append((launch, row))
+            elif results[offset] is None:
+                results[offset] = result
+            else:
+                self.spare += 1
+                self.differing += results[offset] != result
 
-    def _blame(self, item: Item, error: parts.Error) -> None:
+    def _judge(self, window: _Window) -> None:
+        """Which failures quarantine their item. Strikes from before a pardon are void."""
+        for offset, failed in window.failed.items():
+            self.spare += len(failed)
+            if window.results[offset] is not None:
+                continue
+            counted = [parts.decoded(_SOME_PART, row) for launch, row in failed if launch >= self._pardoned_before]
+            error = ledger.quarantine_cause(counted)
+            if error is not None:
+                self.spare -= 1
+                window.errors[offset] = ErrorInfo(error.type, error.message, error.signature)
+                self._blame(window, offset, error)
+
+    def _blame(self, window: _Window, offset: int, error: parts.Error) -> None:
         cause = self.causes.get(error.signature)
         if cause is None:
-            self.causes[error.signature] = Cause(error.signature, 1, item.audio_filepath, error.message)
+            example = manifest.parse(window.first + offset, window.rows[offset]).audio_filepath
+            self.causes[error.signature] = Cause(error.signature, 1, example, error.message)
         else:
             cause.count += 1
+
+    def _count(self, window: _Window) -> None:
+        missing = window.results.count(None) - len(window.errors)
+        self.items += len(window.rows)
+        self.merged += len(window.rows) - missing - len(window.errors)
+        self.quarantined += len(window.errors)
+        self.missing += missing
+        if missing and len(self.missing_examples) < LISTED:
+            lacking = (n for n, result in enumerate(window.results) if result is None and n not in window.errors)
+            for offset in islice(lacking, LISTED - len(self.missing_examples)):
+                self.missing_examples.append(manifest.parse(offset, window.rows[offset]).audio_filepath)
+
+
+_SOME_PART = Path("some part")
+
+
+def _verify(window: _Window, place: int, row: bytes) -> None:
+    """Compare the keys of item and row. A sample of each block is enough to see a shift, and costs nothing."""
+    if place < window.first or manifest.parse(place, window.rows[place - window.first]).key.encode() != rawrows.key(
+        row
+    ):
+        raise RowMismatch(f"a row of another item stands at item {place + 1}")
+
+
+def _write(window: _Window, output: Output) -> None:
+    if isinstance(output, RowsOutput):
+        output.write_rows(window.rows, window.results)
+        return
+    for offset, (row, result) in enumerate(zip(window.rows, window.results)):
+        output.write(manifest.parse(window.first + offset, row), result, window.errors.get(offset))
