@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipelines.core import launches, ledger, merge, parts, store, stream
+from pipelines.core import launches, ledger, merge, parts, store, stream, tally
 from pipelines.core.errors import IncompleteRunError, ManifestError
 from pipelines.core.parts import DIED, EXCEPTION, LOST
 from pipelines.core.run import Wish
@@ -39,8 +39,14 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.world.__enter__()
-        self.patch = mock.patch.object(stream, "_CHUNK", 5)  # many small spills
-        self.patch.start()
+        blocks = parts.blocks
+        self.patches = [  # many small windows, blocks and spills
+            mock.patch.object(tally, "WINDOW", 7),
+            mock.patch.object(stream, "_CHUNK", 5),
+            mock.patch.object(parts, "blocks", lambda path, _=0: blocks(path, 64)),
+        ]
+        for patch in self.patches:
+            patch.start()
         self.lines: list[str] = []
         self.events: list[tuple[int, str, str]] = []
         self.pardoned = 0
@@ -50,7 +56,8 @@ class Histories(RuleBasedStateMachine):
         try:
             self.finish()
         finally:
-            self.patch.stop()
+            for patch in self.patches:
+                patch.stop()
             self.world.__exit__()
 
     # the model
@@ -240,13 +247,13 @@ def test_a_manifest_that_changes_while_it_is_merged_stops_the_merge(world, how):
         writer.publish()
     lines = path.read_text().splitlines(keepends=True)
     after = changed(lines, how)
-    entries = stream.entries
+    streams = stream.streams
 
     def meanwhile(*arguments):
         path.write_text(after)
-        return entries(*arguments)
+        return streams(*arguments)
 
-    with mock.patch.object(stream, "entries", meanwhile), pytest.raises(ManifestError, match="changed"):
+    with mock.patch.object(stream, "streams", meanwhile), pytest.raises(ManifestError, match="changed"):
         merge.merge(run)
     assert path.read_text() == after
     assert not list(path.parent.glob(".*.tmp"))
