@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _WARNINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that mean "your time is up": the scheduler's SIGTERM and a user's SIGINT mean "stop" instead."""
+"""Signals that mean "your time is up". SIGTERM does so at a preemption, else it means "stop", as a user's SIGINT does."""
 _LOADING_DEATHS = 2
 _SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
 
@@ -209,6 +210,21 @@ def requeue() -> bool:
     return False
 
 
+def preempted() -> bool:
+    """Whether Slurm wants this job's node for another: a grace time begins with SIGTERM, as a cancellation does.
+
+    Until the grace time is over, a preempted job counts as running; a cancelled one does not.
+    """
+    job = provenance.scheduler_job()
+    if job is None:
+        return False
+    with suppress(OSError, subprocess.TimeoutExpired):
+        command = ["scontrol", "--oneliner", "show", "job", job]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+        return " JobState=RUNNING " in said and re.search(r" PreemptTime=\d", said) is not None
+    return False
+
+
 def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None) -> int:
     """Run one task of a launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
     run = Run.open(run_id)
@@ -224,11 +240,13 @@ def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources]
     )
     began = clock.now()
     status = supervisor()
-    if supervisor.warned in _REQUEUE and status == STOPPED_BY_WARNING and requeue():
+    warned = supervisor.warned
+    late = warned in _REQUEUE or (warned == signal.SIGTERM and preempted())
+    if warned is not None and late and status == STOPPED_BY_WARNING and requeue():
         log.info(
             "Task %d was warned by %s and is back in the queue; what it did is published.",
             task,
-            supervisor.warned.name,
+            warned.name,
         )
         time.sleep(60)  # Slurm ends this process; leaving by itself would end the job before it is requeued
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
