@@ -72,7 +72,7 @@ def _forecast(decision: Decision, run: Run, tasks: int) -> Forecast:
     wish = Wish(tasks, decision.sharding, limit=decision.limit, pardon=decision.pardon)
     counts, seconds = [0] * tasks, [0.0] * tasks
     with run.scan(relist=True, sizes=decision.sharding != "round-robin") as scan:
-        account = run.account(scan.keys, scan.identity.items)
+        account = run.account(scan)
         states = account.states
         if decision.pardon:
             states = states.replace(bytes([ledger.QUARANTINED]), bytes([ledger.MISSING]))

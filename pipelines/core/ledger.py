@@ -9,11 +9,13 @@ strikes void.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional, Sequence
 
-from pipelines.core import parts
+from pipelines.core import parts, rawrows
 from pipelines.core.parts import Error, Row
-from pipelines.core.spool import KeyBuckets
+from pipelines.core.scan import Scan
+from pipelines.core.spool import KeyBuckets, join
 
 STRIKES = 2
 LOSSES = 3
@@ -22,6 +24,8 @@ MISSING, DONE, QUARANTINED, STRUCK = 0, 1, 2, 3
 """States of an item. STRUCK: one strike, to be retried; it counts as missing."""
 
 _DONE, _STRIKE, _LOSS = 0, 1, 2
+_DONE_MARK = 16
+"""An item's mark is one byte: whether it is done, strikes (0 to 2) above losses (0 to 3)."""
 
 
 def is_quarantined(strikes: int, losses: int) -> bool:
@@ -83,7 +87,6 @@ class Account(NamedTuple):
     quarantined: int
     struck: int
     missing: int
-    outside: int
 
     @property
     def items(self) -> int:
@@ -96,42 +99,72 @@ class Account(NamedTuple):
         return self.missing + self.struck
 
 
-def outcomes(rows: Iterable[tuple[int, Row]], pardoned_before: int) -> Iterator[tuple[str, int]]:
-    """(key, outcome) of rows given with their launch's number, without strikes from before the pardon."""
-    for launch, row in rows:
-        outcome = _outcome(row)
-        if outcome == _DONE or launch >= pardoned_before:
-            yield row.key, outcome
+class Book:
+    """Takes rows in any order. Memory: one byte an item, and one bucket of what other manifests' launches left."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._marks = bytearray(scan.identity.items)
+        self._elsewhere = KeyBuckets()
+
+    def __enter__(self) -> Book:  # noqa: PYI034 - `Self` is not in Python 3.9
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._elsewhere.close()
+
+    def enter(self, path: Path, order: str, counted: bool) -> None:
+        """Take the rows of a part that was dealt from a manifest of that order; `counted`: no pardon voids strikes."""
+        present = order == self._scan.identity.order
+        try:
+            for rows in parts.blocks(path):
+                for row in rows:
+                    self._enter(path, row, present, counted)
+        except (ValueError, IndexError):
+            raise parts.damaged(path, "the index of a row cannot be right") from None
+
+    def _enter(self, path: Path, row: bytes, present: bool, counted: bool) -> None:
+        outcome = _DONE if rawrows.result(row) is not None else _outcome(parts.decoded(path, row))
+        if outcome != _DONE and not counted:
+            return
+        if present:
+            self._mark(rawrows.index(row), outcome)
+        else:
+            self._elsewhere.add(rawrows.key(row), outcome)
+
+    def _mark(self, index: int, outcome: int) -> None:
+        self._marks[index] = _AFTER[outcome][self._marks[index]]
+
+    def account(self) -> Account:
+        """How the items stand by all that was entered."""
+        if not self._elsewhere.empty:
+            for outcome, index in join(self._elsewhere, self._scan.keys):
+                if index is not None:
+                    self._mark(index, outcome)
+        states = self._marks.translate(_STATE)
+        count = states.count
+        return Account(states, count(DONE), count(QUARANTINED), count(STRUCK), count(MISSING))
 
 
-def settle(manifest: KeyBuckets, items: int, found: Iterable[tuple[str, int]]) -> Account:
-    """Join the keys of a manifest with the outcomes found in the parts. Memory: one byte an item, and one bucket."""
-    states = bytearray(items)
-    outside = 0
-    with KeyBuckets() as rows:
-        for name, outcome in found:
-            rows.add(name, outcome)
-        for number, (keys, indexes) in enumerate(manifest.buckets()):
-            standings: dict[int, Standing] = {}
-            for key, outcome in zip(*rows.bucket(number)):
-                if outcome == _DONE and key not in standings:
-                    standings[key] = _DONE_AT_ONCE
-                    continue
-                standing = standings.get(key)
-                if standing is _DONE_AT_ONCE:
-                    continue
-                if standing is None:
-                    standing = standings[key] = Standing()
-                standing._add(outcome)  # noqa: SLF001
-            for key, index in zip(keys, indexes):
-                known = standings.pop(key, None)
-                if known is not None:
-                    states[index] = known.state
-            outside += sum(standing.state == DONE for standing in standings.values())
-    return Account(
-        states, states.count(DONE), states.count(QUARANTINED), states.count(STRUCK), states.count(MISSING), outside
-    )
+def _split(mark: int) -> tuple[int, int]:
+    """Strikes and losses of a mark."""
+    return min(mark // 4 % 4, STRIKES), min(mark % 4, LOSSES)
 
 
-_DONE_AT_ONCE = Standing()
-_DONE_AT_ONCE.done = True
+def _after(mark: int, outcome: int) -> int:
+    strikes, losses = _split(mark)
+    if outcome == _DONE or mark >= _DONE_MARK:
+        return _DONE_MARK
+    strikes, losses = min(strikes + (outcome == _STRIKE), STRIKES), min(losses + (outcome == _LOSS), LOSSES)
+    return strikes * 4 + losses
+
+
+def _state(mark: int) -> int:
+    standing = Standing()
+    standing.done = mark >= _DONE_MARK
+    standing.strikes, standing.losses = _split(mark)
+    return standing.state
+
+
+_AFTER = [bytes(_after(mark, outcome) for mark in range(256)) for outcome in (_DONE, _STRIKE, _LOSS)]
+_STATE = bytes(_state(mark) for mark in range(256))

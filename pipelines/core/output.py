@@ -61,7 +61,7 @@ class OutputWriter:
         digest = self._digest.hexdigest()
         with store.teaching(self.path):
             if self.path.exists():
-                present = sha256_of(self.path)
+                present = store.sha256_of(self.path)
                 if present not in (digest, self._ours):
                     _keep(self.path, present)
                 with suppress(OSError):
@@ -88,15 +88,6 @@ def published_by(run_id: str) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in receipt["outputs"]}
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _keep(path: Path, digest: str) -> None:
     """Keep a file as `<path>.bak`, or `.bak2`, … beside it; a backup is never replaced, nor made twice of the same."""
     number = 1
@@ -110,7 +101,7 @@ def _keep(path: Path, digest: str) -> None:
                 shutil.copy2(path, private)
                 os.replace(private, backup)
                 return
-            if backup.stat().st_size == path.stat().st_size and sha256_of(backup) == digest:
+            if backup.stat().st_size == path.stat().st_size and store.sha256_of(backup) == digest:
                 return
             number += 1
         else:

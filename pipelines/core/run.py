@@ -18,9 +18,8 @@ from pipelines.core.manifest import items as items_of
 from pipelines.core.parts import Row
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.plan import Plan
-from pipelines.core.scan import Scan, scan
+from pipelines.core.scan import Scan, known, scan
 from pipelines.core.shard import BALANCED, ROUND_ROBIN, WARN_IMBALANCE, Balanced, RoundRobin, Sharding
-from pipelines.core.spool import KeyBuckets
 
 log = logging.getLogger(__name__)
 
@@ -133,16 +132,25 @@ class Run:
             for row in parts.rows(path):
                 yield launch, row
 
-    def account(self, keys: KeyBuckets, items: int) -> ledger.Account:
+    def account(self, scan: Scan) -> ledger.Account:
         """How every item of the scanned manifest stands."""
-        return ledger.settle(keys, items, ledger.outcomes(self.rows(), self.pardoned_before()))
+        pardoned_before = self.pardoned_before()
+        with ledger.Book(scan) as book:
+            for record in self.records():
+                for _, _, path in parts.list_parts(self.parts_folder(record.number)):
+                    book.enter(path, record.manifest.order, counted=record.number >= pardoned_before)
+            return book.account()
 
     def scan(self, relist: bool = False, sizes: bool = False) -> Scan:
-        """Validate and identify the manifest; for a directory, list it first where that is due. Close the result."""
+        """Validate and identify the manifest; for a directory, list it first where that is due. Close the result.
+
+        A manifest that a launch has validated, byte for byte, is not validated again.
+        """
         if self.pipeline.source == "directory" and (relist or not self.manifest.exists()):
             listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest, sizes)
         requires = ("audio_filepath",) if self.pipeline.source == "directory" else self.pipeline.requires
-        return scan(self.manifest, requires)
+        identities = (record.manifest for record in self.records())
+        return known(self.manifest, identities) or scan(self.manifest, requires)
 
     def new_launch(self, wish: Wish, say: Callable[[str], None] = log.warning) -> Optional[LaunchRecord]:
         """Deal what is missing, and publish the launch. None where nothing is missing. `say` gets the warnings."""
@@ -150,7 +158,7 @@ class Run:
         with self.scan(wish.relist, wish.sharding == BALANCED) as scan:
             for note in scan.notes:
                 say(note)
-            states = self.account(scan.keys, scan.identity.items).states
+            states = self.account(scan).states
             if wish.pardon:
                 _release(states)
             if wish.deal == launches.MISSING and not (ledger.MISSING in states or ledger.STRUCK in states):

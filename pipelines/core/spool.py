@@ -58,6 +58,11 @@ class Spool:
             self._flush(bucket)
         return self._position
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return not any(self.extents) and not any(self._buffers)
+
     def read(self, bucket: int) -> Iterator[bytes]:
         """The blocks of a bucket in the order of adding, those still buffered included."""
         with store.teaching(self._path):
@@ -95,6 +100,11 @@ class KeyBuckets:
         """Add one pair; `key` is 16 hex digits."""
         value = int(key, 16)
         self._spool.add(value >> 56, _PAIR.pack(value, number))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return self._spool.empty
 
     def bucket(self, number: int) -> tuple[array[int], array[int]]:
         """The keys and the numbers of one bucket, in the order of adding."""

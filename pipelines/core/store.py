@@ -8,6 +8,7 @@ with `os.replace` where replacing is meant; then the folder is fsynced, so that 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -187,6 +188,15 @@ def ensure(path: Path, data: bytes) -> None:
     """Publish `data` at `path` unless something is there, where the bytes of any writer will do."""
     if not publish(path, data) and not is_published(path):
         replace(path, data)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:
