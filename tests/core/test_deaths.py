@@ -17,7 +17,7 @@ from tests.core.world import World, conserved, launch
 
 def account(run: Run) -> ledger.Account:
     with run.scan() as scan:
-        return run.account(scan.keys, scan.identity.items)
+        return run.account(scan)
 
 
 def errors(run: Run) -> dict[str, list[str]]:

@@ -184,7 +184,7 @@ class Histories(RuleBasedStateMachine):
         if not self.lines:
             return
         with self.run.scan() as scan:
-            account = self.run.account(scan.keys, scan.identity.items)
+            account = self.run.account(scan)
         assert list(account.states) == [self.state(self.name(line)) for line in self.lines]
 
     def finish(self) -> None:

@@ -287,6 +287,6 @@ def test_rows_of_a_dead_attempt_are_recovered_once(world, monkeypatch, killed):
         suspects.question(run, 0, 0, seen=None)
     assert not list(journal.left_behind(run.state_folder(0), 0))
     with run.scan() as scan:
-        account = run.account(scan.keys, scan.identity.items)
+        account = run.account(scan)
     assert list(account.states) == [ledger.STRUCK, ledger.MISSING, ledger.DONE, ledger.MISSING]
     assert sum(1 for _ in run.rows()) == 2
