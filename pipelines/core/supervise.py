@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _WARNINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that mean "your time is up". So does SIGTERM at a preemption; else it means "stop", as a user's SIGINT does."""
+"""Signals that mean "your time is up". SIGTERM means it at a preemption, else "stop", as a user's SIGINT does."""
 _LOADING_DEATHS = 2
 _SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
 
