@@ -1,7 +1,7 @@
 """Speed and accuracy of VAD, side by side on the same files: `python -m tests.benchmarks.vad_speed [--quick]`.
 
-Everything runs on one core; figures are processor time, the median of interleaved repeats, and ratios of medians.
-Prints the tables of TECHNICAL.md.
+Everything runs on one core; figures are processor time. The programs take turns, and the figures are
+medians over the rounds. Prints the tables of TECHNICAL.md.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ def make_files(folder: Path, count: int, seconds: float) -> list[Path]:
     ]
 
 
-def measure(files: list[Path], repeats: int) -> dict[str, float]:
-    """Median processor seconds of each program over the files, the programs taking turns."""
+Rounds = dict[str, list[float]]
+"""Processor seconds of each program, one figure a round; within a round the programs take turns."""
+
+
+def measure(files: list[Path], repeats: int) -> Rounds:
+    """Run all programs over the files, `repeats` times in turns."""
     running = {
         "straight": programs.Straightforward(),
         "loop": programs.Loop(),
@@ -51,53 +55,58 @@ def measure(files: list[Path], repeats: int) -> dict[str, float]:
         "ten rest": programs.WithoutNetwork("ten", files),
         "silero rest": programs.WithoutNetwork("silero", files),
     }
-    times: dict[str, list[float]] = {name: [] for name in running}
+    rounds: Rounds = {name: [] for name in running}
     for program in running.values():
         program(files[:8])
     for _ in range(repeats):
         for name, program in running.items():
-            # the fast ones more often, so that their medians are as sure as those of the slow ones
-            for _ in range(5 if "silero" in name or "rest" in name else 1):
-                times[name].append(program(files))
+            # the fast ones more often, so that their figures are as sure as those of the slow ones
+            turns = 5 if "silero" in name or "rest" in name else 1
+            rounds[name].append(statistics.median(program(files) for _ in range(turns)))
     for program in running.values():
         program.close()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return rounds
 
 
-def speed_table(seconds: float, count: int, took: dict[str, float]) -> None:
+def ratio(over: list[float], under: list[float]) -> float:
+    """The median of the rounds' ratios: what else the machine does touches both sides of one round alike."""
+    return statistics.median(a / b for a, b in zip(over, under))
+
+
+def speed_table(seconds: float, count: int, rounds: Rounds) -> None:
     """One row a program: files and seconds of audio a second on one core, and the two ratios."""
-    print(f"\n### {count} files of {seconds:g} s, one core\n")
+    print(f"\n### {count} files of {seconds:g} s, one core, {len(rounds['loop'])} rounds\n")
     print("| program | CPU ms a file | files/s | × real time | ÷ pure C loop | × straightforward |")
     print("|---|---|---|---|---|---|")
-    for name, total in took.items():
-        each = total / count
+    for name, took in rounds.items():
+        each = statistics.median(took) / count
         print(
             f"| {NAMES[name]} | {1000 * each:.3f} | {1 / each:.1f} | {seconds / each:.0f} | "
-            f"{total / took['loop']:.3f} | {took['straight'] / total:.2f} |"
+            f"{ratio(took, rounds['loop']):.3f} | {ratio(rounds['straight'], took):.2f} |"
         )
 
 
-def whole_runs(folder: Path, seconds: float, took: dict[str, float], share: float) -> None:
-    """What is not the network: in the processor, and in a whole run (a large one less a small one, for each file).
-
-    `took` is the processor's seconds a file, by the names of `NAMES`.
-    """
+def whole_runs(folder: Path, seconds: float, share: float, repeats: int) -> None:
+    """What is not the network, a file: in the processor, and around it in a whole run (a large one less a small)."""
     print(f"\n### What is not the network, per file of {seconds:g} s, one core\n")
     print("| engine | whole run, CPU µs | reading, segments, statistics | listing, dispatch, parts, merge | both |")
     print("|---|---|---|---|---|")
-    for engine, few, many in (("ten", round(20 * share), round(200 * share)), ("silero", 100, round(2000 * share))):
+    for engine, few, many in (("ten", round(20 * share), round(150 * share)), ("silero", 100, round(2000 * share))):
         small, large = folder / f"{engine}-few", folder / f"{engine}-many"
         make_files(small, few, seconds)
-        make_files(large, many, seconds)
-        whole = []
-        for repeat in range(5):
-            runs = [programs.whole_run(engine, place, folder / f"{engine}{repeat}") for place in (small, large)]
-            whole.append((runs[1] - runs[0]) / (many - few))
-        each, inside = statistics.median(whole), took[f"{engine} rest"]
-        around = max(0.0, each - took[engine])
+        files = make_files(large, many, seconds)
+        inner, rest = programs.Ours(engine), programs.WithoutNetwork(engine, files)
+        whole, inside, around = [], [], []
+        for repeat in range(repeats):
+            home = folder / f"{engine}{repeat}"
+            less, more = (programs.whole_run(engine, place, home) for place in (small, large))
+            whole.append((more - less) / (many - few))
+            inside.append(rest(files) / many)
+            around.append(whole[-1] - inner(files) / many)
+        each, within, without = (statistics.median(values) for values in (whole, inside, around))
         print(
-            f"| {engine} | {1e6 * each:.0f} | {1e6 * inside:.0f} | {1e6 * around:.0f} | "
-            f"{100 * (inside + around) / each:.1f} % |"
+            f"| {engine} | {1e6 * each:.0f} | {1e6 * within:.0f} | {1e6 * without:.0f} | "
+            f"{100 * (within + without) / each:.1f} % |"
         )
 
 
@@ -126,7 +135,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: does it run?")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=25)
     options = parser.parse_args()
     share = 0.1 if options.quick else 1.0
     repeats = 1 if options.quick else options.repeats
@@ -134,11 +143,10 @@ def main() -> None:
     print(f"Machine: {_processor()}; Python {platform.python_version()}; numpy {np.__version__}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for seconds, count in ((15.0, round(30 * share)), (3.6, round(100 * share))):
+        for seconds, count in ((15.0, 5), (3.6, 20)):
             files = make_files(folder / f"{seconds:g}", count, seconds)
-            took = measure(files, repeats)
-            speed_table(seconds, count, took)
-        whole_runs(folder, seconds, {program: total / count for program, total in took.items()}, share)
+            speed_table(seconds, count, measure(files, repeats))
+        whole_runs(folder, seconds, share, 1 if options.quick else 5)
     accuracy_table(max(1, round(10 * share)))
 
 
