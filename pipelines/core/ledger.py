@@ -118,19 +118,20 @@ class Book:
         present = order == self._scan.identity.order
         try:
             for rows in parts.blocks(path):
-                for row in rows:
-                    self._enter(path, row, present, counted)
+                outcomes = [
+                    _DONE if result is not None else _outcome(parts.decoded(path, row))
+                    for row, result in zip(rows, rawrows.results(rows))
+                ]
+                if present:
+                    for index, outcome in zip(rawrows.indexes(rows), outcomes):
+                        if outcome == _DONE or counted:
+                            self._mark(index, outcome)
+                else:
+                    for key, outcome in zip(rawrows.keys(rows), outcomes):
+                        if outcome == _DONE or counted:
+                            self._elsewhere.add(key, outcome)
         except (ValueError, IndexError):
             raise parts.damaged(path, "the index of a row cannot be right") from None
-
-    def _enter(self, path: Path, row: bytes, present: bool, counted: bool) -> None:
-        outcome = _DONE if rawrows.result(row) is not None else _outcome(parts.decoded(path, row))
-        if outcome != _DONE and not counted:
-            return
-        if present:
-            self._mark(rawrows.index(row), outcome)
-        else:
-            self._elsewhere.add(rawrows.key(row), outcome)
 
     def _mark(self, index: int, outcome: int) -> None:
         self._marks[index] = _AFTER[outcome][self._marks[index]]

@@ -15,6 +15,8 @@ import msgspec
 from pipelines.core.errors import ManifestError
 
 BOM = b"\xef\xbb\xbf"
+BLOCK = 1 << 20
+"""Bytes read at a time."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +36,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
         return value
 
 
-class _Row(msgspec.Struct, gc=False):
+class Fields(msgspec.Struct, gc=False):
     """What the engine itself needs of a row."""
 
     audio_filepath: str
@@ -43,7 +45,7 @@ class _Row(msgspec.Struct, gc=False):
     size: Optional[int] = None
 
 
-_decode = msgspec.json.Decoder(_Row).decode
+_decode = msgspec.json.Decoder(Fields).decode
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -82,12 +84,17 @@ def key_of(audio_filepath: str, offset: float) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def parse(index: int, row: bytes) -> Item:
-    """The item of one line (bytes without line end). Raises ValueError with the reason."""
+def read_fields(row: bytes) -> Fields:
+    """The fields of one line (bytes without line end). Raises ValueError with the reason."""
     try:
-        fields = _decode(row)
+        return _decode(row)
     except msgspec.MsgspecError as error:
         raise ValueError(_reason(row, str(error))) from None
+
+
+def parse(index: int, row: bytes) -> Item:
+    """The item of one line (bytes without line end). Raises ValueError with the reason."""
+    fields = read_fields(row)
     key = key_of(fields.audio_filepath, fields.offset)
     return Item(index, key, fields.audio_filepath, fields.duration, fields.offset, row, fields.size)
 
@@ -103,15 +110,12 @@ def _reason(row: bytes, message: str) -> str:
 def lines(path: Path) -> Iterator[bytes]:
     """The non-empty lines of a manifest, without line ends; a byte-order mark and CRLF are taken off."""
     try:
-        with path.open("rb", buffering=1 << 20) as file:
-            first = True
-            for line in file:
-                if first:
-                    first = False
-                    line = line.removeprefix(BOM)  # noqa: PLW2901
-                stripped = line.rstrip(b"\r\n")
-                if stripped and not stripped.isspace():
-                    yield stripped
+        with path.open("rb", buffering=BLOCK) as file:
+            bom = BOM
+            while block := file.readlines(BLOCK):
+                block[0] = block[0].removeprefix(bom)
+                bom = b""
+                yield from [row for line in block if (row := line.rstrip(b"\r\n")) and not row.isspace()]
     except FileNotFoundError:
         raise ManifestError(
             f"There is no manifest at {path}. Check the path; `./voxarray vad DIRECTORY` makes one from "
@@ -127,7 +131,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def items(path: Path) -> Iterator[Item]:
-    """The items of a manifest that `scan` has accepted, in order."""
+    """The items of a manifest that was scanned, in order."""
     for index, row in enumerate(lines(path)):
         try:
             yield parse(index, row)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Mapping, Optional, Sequence
 
@@ -146,11 +147,19 @@ def with_fields(row: bytes, result: bytes) -> bytes:
     body, added = row.strip(), b"," + result[1:]
     if result == b"{}" or body.endswith(added):
         return row
-    names = msgspec.json.decode(result, type=dict[str, msgspec.Raw])
+    names = _decode(result)
     # A name may stand in the row with escapes, or be a mere value in it; then the row has to be parsed to know.
-    if b"\\" in body or len(body) < 4 or any(b'"%s"' % name.encode() in body for name in names):
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    if b"\\" in body or len(body) < 4 or any(_quoted(name) in body for name in names):
+        fields = _decode(body)
         if not fields or not names.keys().isdisjoint(fields):
             fields.update(names)
             return msgspec.json.encode(fields)
     return body[:-1].rstrip() + added
+
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@lru_cache(maxsize=256)
+def _quoted(name: str) -> bytes:
+    return b'"%s"' % name.encode()

@@ -12,18 +12,16 @@ _NEAR = (30, 90)
 """Between these positions `_DONE` begins, whatever the index. What a row says itself has its quotes escaped."""
 
 
-def index(row: bytes) -> int:
-    """The item's index."""
-    return int(row[9 : row.index(b",", 9)])
+def indexes(rows: list[bytes]) -> list[int]:
+    """The indexes of the rows' items. ValueError where one cannot be read."""
+    return [int(row[9 : row.index(b",", 9)]) for row in rows]
 
 
-def key(row: bytes) -> bytes:
-    """The item's key, 16 hex digits."""
-    start = row.index(b",", 9) + 8
-    return row[start : start + 16]
+def keys(rows: list[bytes]) -> list[bytes]:
+    """The keys of the rows' items, 16 hex digits each."""
+    return [row[(start := row.index(b",", 9) + 8) : start + 16] for row in rows]
 
 
-def result(row: bytes) -> Optional[bytes]:
-    """The result (a JSON object) of a row that is done; None for a failure."""
-    start = row.find(_DONE, *_NEAR)
-    return row[start + 25 : -1] if start > 0 else None
+def results(rows: list[bytes]) -> list[Optional[bytes]]:
+    """The results (JSON objects) of rows that are done; None for failures."""
+    return [row[start + 25 : -1] if (start := row.find(_DONE, *_NEAR)) > 0 else None for row in rows]

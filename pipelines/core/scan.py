@@ -11,7 +11,18 @@ from typing import Iterable, Optional
 import msgspec
 
 from pipelines.core.errors import LISTED, ManifestError, listed
-from pipelines.core.manifest import BOM, Identity, Item, changed, items, lines, parse, refuse_changed
+from pipelines.core.manifest import (
+    BLOCK,
+    BOM,
+    Fields,
+    Identity,
+    changed,
+    items,
+    key_of,
+    lines,
+    read_fields,
+    refuse_changed,
+)
 from pipelines.core.spool import KeyBuckets
 from pipelines.core.store import sha256_of
 
@@ -58,20 +69,19 @@ class _Problems:
             self.examples.append(f"line {line}: {what}")
 
 
-def check(item: Item, requires: tuple[str, ...]) -> Optional[str]:
-    """What is wrong with one item, or None."""
-    if not item.audio_filepath.startswith("/"):
-        return f"audio_filepath is not absolute ({item.audio_filepath!r}); compute nodes have another current folder"
-    if item.duration is None:
+def check(fields: Fields, row: bytes, requires: tuple[str, ...], extra: tuple[str, ...]) -> Optional[str]:
+    """What is wrong with one row, or None. `extra`: required fields that the engine itself does not read."""
+    if not fields.audio_filepath.startswith("/"):
+        return f"audio_filepath is not absolute ({fields.audio_filepath!r}); compute nodes have another current folder"
+    if fields.duration is None:
         if "duration" in requires:
             return "duration is missing"
-    elif not 0 <= item.duration < math.inf:
-        return f"duration is {item.duration}, and must be 0 or more seconds"
-    if not 0 <= item.offset < math.inf:
-        return f"offset is {item.offset}, and must be 0 or more seconds"
-    extra = [name for name in requires if name not in ("audio_filepath", "duration")]
+    elif not 0 <= fields.duration < math.inf:
+        return f"duration is {fields.duration}, and must be 0 or more seconds"
+    if not 0 <= fields.offset < math.inf:
+        return f"offset is {fields.offset}, and must be 0 or more seconds"
     if extra:
-        present = item.fields()
+        present = msgspec.json.decode(row)
         lacking = [name for name in extra if name not in present]
         if lacking:
             return f"{', '.join(lacking)} is missing"
@@ -115,6 +125,7 @@ class _Reading:
 
     def __init__(self, path: Path, requires: tuple[str, ...], keys: KeyBuckets) -> None:
         self._path, self._requires, self._keys = path, requires, keys
+        self._extra = tuple(name for name in requires if name not in ("audio_filepath", "duration"))
         self._whole, self._order = hashlib.sha256(), hashlib.blake2b(digest_size=16)
         self._count, self._seconds, self._known = 0, 0.0, True
         self._problems = _Problems()
@@ -122,12 +133,15 @@ class _Reading:
 
     def read(self) -> None:
         """Read every line; raise for those at fault, and for a manifest without items."""
-        with self._path.open("rb", buffering=1 << 20) as file:
-            for number, line in enumerate(file, 1):
-                self._whole.update(line)
-                row = self.notes.clean(number, line)
-                if row is not None:
-                    self._take(number, row)
+        first = 1
+        with self._path.open("rb", buffering=BLOCK) as file:
+            while block := file.readlines(BLOCK):
+                data = b"".join(block)
+                self._whole.update(data)
+                if self.notes.see(data, at_start=first == 1):
+                    block[0] = block[0][len(BOM) :]
+                self._take(first, block)
+                first += len(block)
         if self._problems.count:
             raise _invalid(self._path, self._problems)
         if not self._count:
@@ -136,22 +150,31 @@ class _Reading:
                 "directory holds recordings."
             )
 
-    def _take(self, number: int, row: bytes) -> None:
-        try:
-            item = parse(self._count, row)
-            fault = check(item, self._requires)
-        except ValueError as error:
-            fault = str(error)
-        if fault is not None:
-            self._problems.add(number, fault)
-            return
-        self._keys.add(item.key, self._count)
-        self._order.update(item.key.encode())
-        self._count += 1
-        if item.duration is None:
-            self._known = False
-        else:
-            self._seconds += item.duration
+    def _take(self, first: int, block: list[bytes]) -> None:
+        """Validate lines; `first` is the number of the first of them."""
+        keys: list[str] = []
+        for number, line in enumerate(block, first):
+            row = line.rstrip(b"\r\n")
+            if not row or row.isspace():
+                self.notes.blank += 1
+                continue
+            try:
+                fields = read_fields(row)
+                fault = check(fields, row, self._requires, self._extra)
+            except ValueError as error:
+                fault = str(error)
+            if fault is not None:
+                self._problems.add(number, fault)
+                continue
+            key = key_of(fields.audio_filepath, fields.offset)
+            self._keys.add(key, self._count + len(keys))
+            keys.append(key)
+            if fields.duration is None:
+                self._known = False
+            else:
+                self._seconds += fields.duration
+        self._order.update("".join(keys).encode())
+        self._count += len(keys)
 
     def identity(self, stat: os.stat_result) -> Identity:
         """What the manifest is."""
@@ -180,16 +203,12 @@ class _Notes:
         self.blank = 0
         self.unterminated = False
 
-    def clean(self, number: int, line: bytes) -> Optional[bytes]:
-        if number == 1 and line.startswith(BOM):
-            self.bom, line = True, line[len(BOM) :]
-        self.unterminated = not line.endswith(b"\n")
-        self.crlf += line.endswith(b"\r\n")
-        row = line.rstrip(b"\r\n")
-        if not row or row.isspace():
-            self.blank += 1
-            return None
-        return row
+    def see(self, data: bytes, at_start: bool) -> bool:
+        """Note what is odd about a block of whole lines. Returns whether a byte-order mark is to be taken off."""
+        self.crlf += data.count(b"\r\n")
+        self.unterminated = not data.endswith(b"\n")
+        self.bom = self.bom or (at_start and data.startswith(BOM))
+        return self.bom and at_start
 
     def spoken(self, path: Path) -> list[str]:
         told = []

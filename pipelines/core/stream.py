@@ -100,7 +100,7 @@ def _blocks_of(chain: _Chain, block: int) -> Iterator[Block]:
     for path in chain.paths:
         for rows in parts.blocks(path, block):
             try:
-                places = [rawrows.index(row) for row in rows]
+                places = rawrows.indexes(rows)
             except ValueError:
                 raise parts.damaged(path, "the index of a row cannot be read") from None
             if places != sorted(places):
@@ -113,8 +113,8 @@ def _translated(stale: list[tuple[int, Path]], keys: KeyBuckets, items: int) -> 
     with KeyBuckets() as found:
         count = 0
         for _, rows in _stale_rows(stale):
-            for row in rows:
-                found.add(rawrows.key(row), count)
+            for key in rawrows.keys(rows):
+                found.add(key, count)
                 count += 1
         places = array("Q", bytes(8 * count))
         for number, index in join(found, keys):

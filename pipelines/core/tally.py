@@ -82,9 +82,8 @@ class Tally:
         first, results = window.first, window.results
         _verify(window, places[0], rows[0])
         self.rows_read += len(rows)
-        for place, row in zip(places, rows):
+        for place, row, result in zip(places, rows, rawrows.results(rows)):
             offset = place - first
-            result = rawrows.result(row)
             if result is None:
                 window.failed.setdefault(offset, []).append((launch, row))
             elif results[offset] is None:
@@ -131,9 +130,8 @@ _SOME_PART = Path("some part")
 
 def _verify(window: _Window, place: int, row: bytes) -> None:
     """Compare the keys of item and row. A sample of each block is enough to see a shift, and costs nothing."""
-    if place < window.first or manifest.parse(place, window.rows[place - window.first]).key.encode() != rawrows.key(
-        row
-    ):
+    (key,) = rawrows.keys([row])
+    if place < window.first or manifest.parse(place, window.rows[place - window.first]).key.encode() != key:
         raise RowMismatch(f"a row of another item stands at item {place + 1}")
 
 
