@@ -75,7 +75,7 @@ class Cluster(Commands):
             (self.root / name).mkdir()
         self.ports = free_ports(self.settings.nodes)
         self._write_configuration()
-        self.processes = Processes(self.root / "log")
+        self.processes = Processes(self.root)
         self._start_munge()
         for name in self.settings.names():
             self._start_node(name)  # a node repeats its registration until the controller answers

@@ -2,8 +2,9 @@
 
 Slurm's step daemons and the jobs under them detach from whoever started them. The keeper is their "subreaper"
 (prctl(2)): whatever is orphaned below it becomes its child, so that everything a cluster ever started can be found by
-walking down from one process id, and nothing else can. It reads one JSON request a line from its standard input and
-ends everything when that input closes, which also happens when the test process is killed with SIGKILL.
+walking down from one process id, and nothing else can. It reads one JSON request a line from its standard input. When
+that input closes, which also happens when the test process is killed with SIGKILL, it ends everything and removes the
+cluster's folder, its only argument.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +95,7 @@ def main() -> None:
             sys.stdout.flush()
     finally:
         end_all(os.getpid())
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,11 @@ def command_of(pid: int) -> List[str]:
 class Processes:
     """Named daemons and everything that descends from them."""
 
-    def __init__(self, logs: Path) -> None:
-        self.logs = logs
+    def __init__(self, root: Path) -> None:
+        self.logs = root / "log"
         self.pids: Dict[str, int] = {}
         self._keeper = subprocess.Popen(
-            [sys.executable, keeper.__file__],
+            [sys.executable, keeper.__file__, str(root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

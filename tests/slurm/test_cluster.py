@@ -185,3 +185,4 @@ def test_nothing_is_left_when_the_owner_is_killed(slurm_here, tmp_path):
     owner.wait()
     owner.stdout.close()
     wait_until(lambda: not of_this_cluster(), 10, "the orphaned cluster to end")
+    wait_until(lambda: not Path(root).exists(), 10, "its folder to be removed")
