@@ -60,11 +60,8 @@ def machine() -> Iterator[Finding]:
     """This machine."""
     topic = f"machine {platform.node()}"
     yield Finding(topic, "python", GOOD, f"{platform.python_version()} ({sys.executable})")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpus = local.gpus()
-    yield Finding(
-        topic, "size", GOOD, f"{local.cores()} cores, {memory:.0f} GB of memory, {len(gpus)} GPUs may be used"
-    )
+    size = f"{local.cores()} cores, {local.memory_mb() / 1024:.0f} GB of memory, {len(local.gpus())} GPUs may be used"
+    yield Finding(topic, "size", GOOD, size)
     mask = os.umask(0)
     os.umask(mask)
     if mask & 0o077 == 0o077:

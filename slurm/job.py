@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import sys
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def run_task(text: str) -> None:
     try:
         status = supervise.run_task(order["run"], order["launch"], order["task"], resources)
     except VoxarrayError as error:
-        log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
+        log.error("%s (On %s, with VOXARRAY_HOME=%s.)", error, platform.node(), paths.home())  # noqa: TRY400
         status = error.exit_status
     _end(status)
 

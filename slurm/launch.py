@@ -141,7 +141,8 @@ def number_of_tasks(decision: Decision, run: Optional[Run]) -> int:
     if decision.where == "debug":
         return 1
     numbers = run.launch_numbers() if run is not None else []
-    if run is not None and numbers and run.record(numbers[-1]).cluster == decision.where:
+    same = ("slurm", "sbatch") if decision.where == "slurm" else ("local",)
+    if run is not None and numbers and run.record(numbers[-1]).cluster in same:
         return run.record(numbers[-1]).tasks
     if decision.where == "slurm":
         return _TASKS_ON_SLURM

@@ -40,6 +40,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_mb() -> int:
+    """This machine's memory in megabytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+
+
 def gpus() -> list[int]:
     """The numbers of this machine's GPUs that may be used."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -53,8 +58,8 @@ def gpus() -> list[int]:
 
 
 def slots(wanted: Request) -> int:
-    """How many tasks may run at once: as many as cores and GPUs carry, and --max-parallel allows; at least one."""
-    most = max(1, cores() // wanted.cpus)
+    """How many tasks may run at once: what cores, memory and GPUs carry, and --max-parallel allows; at least one."""
+    most = max(1, min(cores() // wanted.cpus, memory_mb() // wanted.mem_mb))
     if wanted.gpu_count:
         most = max(1, min(most, len(gpus()) // wanted.gpu_count))
     return min(most, wanted.max_parallel or most)

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 _EXPORTED = ("VOXARRAY_", "PYTHONNOUSERSITE")
 _LONGEST_WARNING_S = 120
-_SWEEP_CPUS, _SWEEP_MEM_MB, _SWEEP_MIN = 1, 4096, 120
+_SWEEP_CPUS, _SWEEP_MEM_MB = 1, 4096
+_SWEEP_LEAST_MIN, _SWEEP_MOST_MIN = 30, 120
 
 
 def tasks_with_items(run: Run, launch: int) -> int:
@@ -96,7 +97,8 @@ def parameters(run: Run, launch: int, wanted: Request) -> dict[str, Any]:
 
 def sweep_parameters(run: Run, launch: int, wanted: Request, ids: list[str]) -> dict[str, Any]:
     """Submitit's parameters of the sweep: one processor, no GPU, after the end of all arrays however they end."""
-    own = {"time": _SWEEP_MIN, **wanted.sweep}
+    # A partition that takes the tasks' time takes this one, too; a merge needs minutes.
+    own = {"time": min(_SWEEP_MOST_MIN, max(_SWEEP_LEAST_MIN, wanted.time)), **wanted.sweep}
     value = parameters(run, launch, wanted)
     value.pop("gpus_per_node", None)
     value.update(

@@ -119,6 +119,11 @@ def _decide(run: Run, launch: int) -> Verdict:
         return _incomplete(run, run.record(launch), jobs.request if jobs else Request(), str(error))
     except VoxarrayError as error:
         return Verdict(launch, GAVE_UP, f"The merge did not come about. {error}", clock.iso())
+    except Exception as error:
+        # A defect; whoever waits for this run must hear of it, and what is published is safe.
+        log.exception("The merge of %s failed.", run.id)
+        told = f"The merge failed ({type(error).__name__}: {error}); the log is in {paths.logs(run.id, launch)}."
+        return Verdict(launch, GAVE_UP, f"{told} What is published stays: `./voxarray merge {run.id}`.", clock.iso())
     summary = merge.summary(receipt)
     return Verdict(launch, MERGED, summary, clock.iso(), quarantined=receipt.quarantined)
 

@@ -120,7 +120,7 @@ def _lost(run: Run) -> str:
 
 
 def wait_here(run: Run, launch: int, process: Optional[subprocess.Popen[bytes]]) -> int:
-    """Follow a run on this machine. Ctrl-C stops it, cleanly."""
+    """Follow a run on this machine. Ctrl-C stops it, cleanly; where another terminal started it, it goes on."""
     display = Display()
     pid = process.pid if process is not None else _pump_of(run, launch)
     asked = 0
@@ -140,6 +140,9 @@ def wait_here(run: Run, launch: int, process: Optional[subprocess.Popen[bytes]])
                 display.show(run, launch)
                 time.sleep(_POLL_S / 4)
         except KeyboardInterrupt:
+            if process is None:
+                display.note(f"\nThe run goes on; `./voxarray cancel {run.id}` ends it.")
+                return DONE
             asked += 1
             _stop(pid, asked, display)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -70,6 +71,8 @@ def test_quarantined_items_get_another_chance(place, tmp_path):
 
 def test_never_more_at_once_than_fit(place, monkeypatch):
     monkeypatch.setattr(local, "cores", lambda: 6)
+    monkeypatch.setattr(local, "memory_mb", lambda: 16384)
+    assert local.slots(Request(cpus=1, mem_mb=8192)) == 2
     assert local.slots(Request(cpus=2)) == 3
     assert local.slots(Request(cpus=8)) == 1
     assert local.slots(Request(cpus=1, max_parallel=2)) == 2
@@ -122,6 +125,20 @@ def test_second_terminal_joins_instead_of_launching_twice(place):
     assert "30 merged" in out
     process.communicate(timeout=30)
     assert not (place.folder() / "launch-001.json").exists()
+
+
+def test_leaving_a_second_terminal_does_not_end_the_run(place):
+    process = place.start("tone", place.manifest(40, nap=0.1), "--cluster", "local", "--tasks", 2)
+    wait_until(lambda: started(place) >= 1)
+    second = place.start("tone", place.root / "m.json", "--cluster", "local")
+    assert "is at work already" in second.stderr.readline()
+    time.sleep(0.5)
+    os.killpg(second.pid, signal.SIGINT)
+    _, error = second.communicate(timeout=30)
+    assert second.returncode == 0
+    assert "The run goes on" in error
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, "40 merged" in out) == (0, True)
 
 
 def test_killed_pump_is_told_and_its_tasks_are_stopped_before_going_on(place):

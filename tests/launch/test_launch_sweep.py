@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import launches, parts, registry
-from pipelines.core.errors import ClusterNotFit
+from pipelines.core.errors import ClusterNotFit, StorageError
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run, Wish
 from pipelines.core.task import TaskLoop
@@ -188,6 +188,21 @@ def test_damaged_jobs_file_does_not_stop_the_sweep(run):
     launch = launched(run, done=(0, 1, 2))
     Path(launches.jobs_path(run.folder, launch)).write_text("{")
     assert sweep.settle(run, launch, refuse).outcome == sweep.MERGED
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(KeyError("x"), "KeyError"), (StorageError("The disk is full."), "disk is full")]
+)
+def test_merge_that_fails_is_heard_of(run, monkeypatch, error, told):
+    def fail(*_, **__):
+        raise error
+
+    launch = launched(run, done=(0, 1, 2))
+    monkeypatch.setattr(sweep.merge, "merge", fail)
+    verdict = sweep.settle(run, launch, refuse)
+    assert verdict.outcome == sweep.GAVE_UP
+    assert told in verdict.message
+    assert sweep.read(run, launch) == verdict
 
 
 def test_command_names_an_unknown_run(place, caplog):
