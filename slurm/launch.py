@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
-from pipelines.core import lock, paths, plan, provenance
-from pipelines.core.errors import DONE, ClusterNotFit, UsageError
+from pipelines.core import lock, paths, plan, provenance, store
+from pipelines.core.errors import DONE, ClusterNotFit, UsageError, VoxarrayError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.run import Run, Wish
@@ -155,8 +156,9 @@ def commit(decision: Decision) -> int:
     """Make the run and its launch, and submit it; returns the exit status."""
     refuse_fresh_while_at_work(decision)
     ensure_environment(decision)
+    is_new = decision.fresh or existing(decision) is None
     run = Run.create(decision.pipeline, decision.source, decision.stem, decision.parameters, decision.fresh)
-    return commit_run(decision, run)
+    return commit_run(decision, run, is_new)
 
 
 def refuse_fresh_while_at_work(decision: Decision) -> None:
@@ -183,8 +185,8 @@ def ensure_environment(decision: Decision) -> None:
         environments.ensure(name)
 
 
-def commit_run(decision: Decision, run: Run) -> int:
-    """Launch what a run lacks, and follow it where that was asked for."""
+def commit_run(decision: Decision, run: Run, is_new: bool = False) -> int:
+    """Launch what a run lacks, and follow it where that was asked for. `is_new`: a failure leaves no trace of it."""
     from slurm import active, debug, waiting
 
     # Held until all is submitted: whoever finds a half-submitted launch under this lock knows that its launcher died.
@@ -194,7 +196,8 @@ def commit_run(decision: Decision, run: Run) -> int:
             record, started = run.record(busy), None
             say(active.spoken(run, busy))
         else:
-            found = new_launch(decision, run) if busy is None else run.record(busy)
+            with _no_trace(run, is_new):
+                found = new_launch(decision, run) if busy is None else run.record(busy)
             if found is None:
                 return waiting.finish(run)
             record, started = found, submit_to(decision, run, found)
@@ -203,6 +206,19 @@ def commit_run(decision: Decision, run: Run) -> int:
     if decision.wait:
         return waiting.wait(run, record.number, started)
     return DONE
+
+
+@contextmanager
+def _no_trace(run: Run, is_new: bool) -> Iterator[None]:
+    """Forget a run that was made by this command and could not be launched: no recordings, a manifest at fault."""
+    store.publish(run.folder / "run.json", store.pretty(run.plan))  # it may have been forgotten while this one waited
+    try:
+        yield
+    except VoxarrayError:
+        if is_new and not run.launch_numbers():
+            for name in ("run.json", "code.diff"):
+                (run.folder / name).unlink(missing_ok=True)
+        raise
 
 
 def new_launch(decision: Decision, run: Run) -> Optional[LaunchRecord]:

@@ -237,6 +237,40 @@ def test_wrong_values_are_refused_before_anything_is_made(place, capsys, words, 
     assert place.runs() == []
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"audio_filepath": "/a.wav", "duration": NaN}', "NaN"),
+        ('{"audio_filepath": "/a.wav"', "line 1"),
+        ('{"duration": 1.0}', "audio_filepath"),
+        ('{"audio_filepath": "a.wav", "duration": 1.0}', "not absolute"),
+    ],
+)
+def test_manifest_at_fault_leaves_no_run_behind(place, capsys, line, told):
+    (place.root / "bad.json").write_text(line + "\n")
+    assert cli.main(["tone", "bad.json", "--cluster", "local"]) == 2
+    assert told in capsys.readouterr().err
+    assert place.runs() == []
+
+
+def test_directory_without_recordings_leaves_no_run_behind(place, capsys):
+    (place.root / "empty").mkdir()
+    assert cli.main(["chime", "empty", "--cluster", "local"]) == 2
+    assert "No recordings were found" in capsys.readouterr().err
+    assert place.runs() == []
+
+
+def test_fresh_starts_anew_and_keeps_the_old(place):
+    manifest = place.manifest(4)
+    assert cli.main(["tone", str(manifest), "--cluster", "local"]) == 0
+    assert cli.main(["tone", str(manifest), "--cluster", "local", "--fresh"]) == 0
+    kept = sorted(path.name.split(".until-")[0] for path in (place.home / "output" / "runs").iterdir())
+    assert len(kept) == 2 and kept[0] == kept[1]
+    assert sorted(path.name for path in (place.home / "logs").iterdir()) == sorted(
+        path.name for path in (place.home / "output" / "runs").iterdir()
+    )
+
+
 def test_missing_source(place, capsys):
     assert cli.main(["tone", "nowhere.json", "--cluster", "local"]) == 2
     assert "does not exist" in capsys.readouterr().err
