@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,7 +44,8 @@ class Display:
             return
         self._shown = time.monotonic()
         text = progress.line(progress.snapshot(run, launch))
-        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+        sys.stderr.write(f"\r\x1b[K{text[:width]}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
     def note(self, text: str) -> None:
