@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_from_some_moment_on_is_told_and_costs_nothing(world
     assert not list(world.root.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("size", [16, 40, 64, 100, 120])
+@pytest.mark.parametrize("size", [16, 40, 64, 100])
 def test_a_tiny_disk_fills_up_and_the_run_resumes_when_it_has_room(world, size):
     with tiny_disk(world.root / "disk", f"{size}k") as disk:
         if disk is None:

@@ -149,7 +149,28 @@ def test_a_stop_is_no_requeue(world, number):
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 75
-    assert not (world.root / "scontrol").exists()
+    asked = world.root / "scontrol"
+    assert not asked.exists() or "requeue" not in asked.read_text()
+
+
+@pytest.mark.parametrize(
+    ("record", "asks"),
+    [
+        ("JobState=RUNNING Reason=None PreemptTime=2026-01-31T12:00:00", True),
+        ("JobState=RUNNING Reason=None PreemptTime=None", False),
+        ("JobState=CANCELLED Reason=None PreemptTime=2026-01-31T12:00:00", False),
+    ],
+)
+def test_a_stop_that_is_a_preemption_asks_for_a_requeue(world, record, asks):
+    path = world.manifest(60)
+    # The requeue is refused, so that the task ends by itself.
+    script = f'if [ "$1" = requeue ]; then exit 1; fi; echo "JobId=77 {record} Requeue=1"'
+    process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **fake_scontrol(world, script))
+    at_work(world, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert ("requeue 77_0" in (world.root / "scontrol").read_text()) is asks
 
 
 def test_where_slurm_does_not_requeue_it_is_told_what_does_the_rest(world):
