@@ -98,7 +98,8 @@ def cancel(arguments: Sequence[str]) -> int:
     """`cancel RUN`: end its jobs, and keep the sweep from bringing them back."""
     parser = flags.Parser(
         prog="voxarray cancel",
-        description="End a run's jobs. Tasks publish what they have; that stays, and the same command resumes.",
+        description="End a run's jobs. Tasks publish what they have; that stays, and the same command resumes. "
+        "(Tasks that scancel or an accident ended are launched again by the sweep.)",
     )
     add_run(parser)
     options = parser.parse(arguments)

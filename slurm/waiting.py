@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Optional
 
 from pipelines.core import merge, progress
-from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit
+from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit, IncompleteRunError
 from pipelines.core.run import Run
 from slurm import active, cluster, request, states, sweep
 
@@ -91,8 +91,7 @@ def wait_there(run: Run, launch: int) -> int:
                 lost = 0 if _look_at_queue(run, launch, display) else lost + 1
                 asked = time.monotonic()
                 if lost >= _LOST_AFTER and sweep.read(run, launch) is None:
-                    display.note(_lost(run))
-                    return SOME_FAILED
+                    return _without_sweep(run, display)
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         display.note(f"\nThe run goes on; `./voxarray status {run.id}` shows how far it is.")
@@ -113,11 +112,19 @@ def _look_at_queue(run: Run, launch: int, display: Display) -> bool:
     return bool(queued)
 
 
+def _without_sweep(run: Run, display: Display) -> int:
+    """No job is left, and no sweep has spoken: lost, or never there (plain sbatch). Merges if all is done."""
+    try:
+        return finish(run)
+    except IncompleteRunError:
+        display.note(_lost(run))
+        return SOME_FAILED
+
+
 def _lost(run: Run) -> str:
     return (
         f"Slurm no longer knows the jobs of {run.id}, and its sweep left no word: it was cancelled or died. What was "
-        f"done is kept. `./voxarray merge {run.id}` merges if all is there, `./voxarray retry {run.id}` launches what "
-        "is missing."
+        f"done is kept; `./voxarray retry {run.id}` launches what is missing."
     )
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm import cli
+from slurm import cli, find, waiting
 from tests.launch import fake_slurm
 from tests.launch.place import wait_until
 
@@ -266,6 +266,19 @@ def test_interrupted_wait_leaves_the_run_alone(slurm, cluster):
     assert process.returncode == 0
     assert "The run goes on" in error
     assert not slurm.calls("scancel")
+
+
+def test_wait_goes_on_when_the_sweep_is_lost(slurm, cluster, monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "_QUEUE_EVERY_S", 0.1)
+    launch(cluster, "--tasks", 1)
+    run = find.run("last")
+    slurm.empty()
+    assert waiting.wait(run, 0) == 1
+    assert "its sweep left no word" in capsys.readouterr().err
+    slurm.execute(100)
+    slurm.empty()
+    assert waiting.wait(run, 0) == 0
+    assert "30 merged" in capsys.readouterr().out
 
 
 def test_silent_controller_is_waited_for(slurm, cluster, monkeypatch):
