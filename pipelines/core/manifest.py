@@ -92,10 +92,10 @@ def read_fields(row: bytes) -> Fields:
         raise ValueError(_reason(row, str(error))) from None
 
 
-def parse(index: int, row: bytes) -> Item:
+def parse(index: int, row: bytes, keyed: bool = True) -> Item:
     """The item of one line (bytes without line end). Raises ValueError with the reason."""
     fields = read_fields(row)
-    key = key_of(fields.audio_filepath, fields.offset)
+    key = key_of(fields.audio_filepath, fields.offset) if keyed else ""
     return Item(index, key, fields.audio_filepath, fields.duration, fields.offset, row, fields.size)
 
 
@@ -130,11 +130,11 @@ def lines(path: Path) -> Iterator[bytes]:
         raise ManifestError(f"The manifest {path} cannot be read: {error.strerror}. Check its permissions.") from None
 
 
-def items(path: Path) -> Iterator[Item]:
-    """The items of a manifest that was scanned, in order."""
+def items(path: Path, keyed: bool = True) -> Iterator[Item]:
+    """The items of a manifest that was scanned, in order; with empty keys where they are not needed."""
     for index, row in enumerate(lines(path)):
         try:
-            yield parse(index, row)
+            yield parse(index, row, keyed)
         except ValueError as error:
             raise ManifestError(
                 f"Item {index + 1} of {path} can no longer be read ({error}): the file changed since it "

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Mapping, Optional, Sequence
+from typing import IO, Callable, Mapping, Optional, Sequence
 
 import msgspec
 
@@ -125,7 +125,9 @@ class ManifestOutput:
 
     def write_rows(self, rows: Sequence[bytes], results: Sequence[Optional[bytes]]) -> None:
         """Write the rows of items that follow each other."""
-        merged = [with_fields(row, result) if result else row for row, result in zip(rows, results)]
+        merged = _spliced(rows, results)
+        if merged is None:
+            merged = [with_fields(row, result) if result else row for row, result in zip(rows, results)]
         merged.append(b"")
         self._writer.write(b"\n".join(merged), len(rows))
 
@@ -155,6 +157,36 @@ def with_fields(row: bytes, result: bytes) -> bytes:
             fields.update(names)
             return msgspec.json.encode(fields)
     return body[:-1].rstrip() + added
+
+
+def _spliced(rows: Sequence[bytes], results: Sequence[Optional[bytes]]) -> Optional[list[bytes]]:
+    """What `with_fields` makes of each row, at a third of its cost, where no row can have one of the fields already.
+
+    None where that is not sure: a name occurs somewhere in the rows, or not all results have the same fields.
+    """
+    done = [result for result in results if result is not None]
+    names = tuple(_decode(done[0])) if done else ()
+    text = b"\n".join(rows)
+    if not names or b"\\" in text or any(_quoted(name) in text for name in names):
+        return None
+    try:
+        _decoder_of_many(names)(b"[%s]" % b",".join(done))
+    except (ValueError, msgspec.MsgspecError):  # a name that needs escapes, or another result has other names
+        return None
+    return [
+        row.strip()[:-1].rstrip() + b"," + result[1:] if result is not None else row
+        for row, result in zip(rows, results)
+    ]
+
+
+@lru_cache(maxsize=16)
+def _decoder_of_many(names: tuple[str, ...]) -> Callable[[bytes], object]:
+    """Decodes a list of objects that have exactly these fields."""
+    fields = {f"field_{number}": name for number, name in enumerate(names)}
+    one = msgspec.defstruct(
+        "One", [(field, msgspec.Raw) for field in fields], rename=fields, forbid_unknown_fields=True, gc=False
+    )
+    return msgspec.json.Decoder(list[one]).decode  # type: ignore[valid-type]
 
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

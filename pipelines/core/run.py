@@ -207,9 +207,12 @@ class Run:
     def _assignments(self, wish: Wish, states: bytearray) -> Iterator[tuple[int, Item]]:
         sharding: Sharding = RoundRobin(wish.tasks)
         if wish.sharding == BALANCED:
-            everything = (item for _, item in assign(items_of(self.manifest), states, RoundRobin(1), wish))
-            sharding = Balanced(items_of(self.manifest) if wish.deal == launches.POSITION else everything, wish.tasks)
-        return assign(items_of(self.manifest), states, sharding, wish)
+            everything = (item for _, item in assign(self._items(), states, RoundRobin(1), wish))
+            sharding = Balanced(self._items() if wish.deal == launches.POSITION else everything, wish.tasks)
+        return assign(self._items(), states, sharding, wish)
+
+    def _items(self) -> Iterator[Item]:
+        return items_of(self.manifest, keyed=False)  # a deal goes by order and duration
 
 
 def assign(items: Iterable[Item], states: bytearray, sharding: Sharding, wish: Wish) -> Iterator[tuple[int, Item]]:
@@ -245,9 +248,6 @@ def _set_aside(folder: Path) -> None:
     if folder.exists():
         aside = folder.with_name(f"{folder.name}.until-{clock.iso().replace(':', '')}")
         os.replace(folder, aside)
-        logs = paths.home() / "logs" / folder.name
-        with suppress(OSError):  # else the new run's logs would be appended to the old one's
-            os.replace(logs, logs.with_name(aside.name))
         log.warning("The earlier run was moved to %s; delete it when it is no longer wanted.", aside)
 
 
