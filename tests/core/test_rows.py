@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.core.output import with_fields
+from pipelines.core.output import ManifestOutput, with_fields
+from tests.core.world import World
 
 texts = st.text(max_size=8)
 leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts)
@@ -78,3 +79,25 @@ def test_adding_the_same_fields_again_changes_no_byte(row, result, style, edge):
 )
 def test_examples(row, result, after):
     assert with_fields(row, result) == after
+
+
+windows = st.lists(
+    st.tuples(objects.filter(clean), st.one_of(st.none(), objects.filter(clean))), min_size=1, max_size=6
+)
+small = st.dictionaries(st.sampled_from(["text", "a", "tönung"]), values, min_size=1, max_size=2)
+alike = st.lists(st.tuples(objects.filter(clean), small.filter(clean)), min_size=1, max_size=6)
+
+
+@given(st.one_of(windows, alike), styles, st.sampled_from(["", " "]))
+def test_many_rows_at_once_are_each_by_itself(window, style, edge):
+    rows = [dumped({"audio_filepath": "/a.wav", **row}, style, edge) for row, _ in window]
+    compact = {"separators": (",", ":"), "ensure_ascii": False}
+    added = [None if result is None else dumped(result, compact) for _, result in window]
+    with World() as world:
+        output = ManifestOutput(world.root / "corpus.json", {})
+        output.open()
+        output.write_rows(rows, added)
+        output.publish()
+        written = (world.root / "corpus.json").read_bytes()
+    one_by_one = [with_fields(row, result) if result else row for row, result in zip(rows, added)]
+    assert written.split(b"\n") == [*one_by_one, b""]
