@@ -104,8 +104,8 @@ class Sndfile:
 def _promised(file: Any, size: int, pread: PRead) -> int:
     """The frames that the header promises. Raises NotReadableError where libsndfile would stop at a wrong length."""
     frames = int(file.frames)
-    if frames >= 1 << 62:
-        raise NotReadableError("it does not say how long it is")
+    if not 0 < frames < 1 << 62:
+        raise NotReadableError("it does not say how long it is")  # 0: a writer that was killed before it could
     if file.format == "MP3" and not lengths.mp3_is_sure(pread, size):
         raise NotReadableError("its length is only estimated")
     return frames

@@ -88,6 +88,20 @@ def test_a_flac_written_to_a_pipe_does_not_say_its_length(tmp_path, good):
     assert np.array_equal(samples, TONE)
 
 
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "ULAW"])
+def test_a_writer_that_was_killed(tmp_path, subtype):
+    """The sizes in the header are still 0, which libsndfile takes for no samples."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, TONE, 16000, subtype=subtype)
+    data = bytearray(path.read_bytes())
+    sizes = data.index(b"data") + 4
+    data[4:8] = data[sizes : sizes + 4] = bytes(4)
+    path.write_bytes(data)
+    samples, duration = read(str(path))
+    assert duration == 4.0
+    assert np.abs(samples.astype(int) - TONE).max() < 150
+
+
 def test_bytes_behind_an_ogg_file(tmp_path, good):
     path = corpus.convert(good, tmp_path / "a.ogg")
     with path.open("ab") as file:
