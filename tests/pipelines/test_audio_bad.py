@@ -92,7 +92,7 @@ def test_a_flac_written_to_a_pipe_does_not_say_its_length(tmp_path, good):
 def test_a_writer_that_was_killed(tmp_path, subtype):
     """The sizes in the header are still 0, which libsndfile takes for no samples."""
     path = tmp_path / "a.wav"
-    soundfile.write(path, TONE, 16000, subtype=subtype)
+    soundfile.write(path, TONE / 32768, 16000, subtype=subtype)
     data = bytearray(path.read_bytes())
     sizes = data.index(b"data") + 4
     data[4:8] = data[sizes : sizes + 4] = bytes(4)
