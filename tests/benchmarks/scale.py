@@ -38,7 +38,7 @@ Figures = Dict[str, float]
 
 def scan(run: Run, _: int) -> None:
     """Read and validate the manifest."""
-    run.scan().keys.close()
+    run.scan().close()
 
 
 def plan(run: Run, shards: int) -> None:
