@@ -80,6 +80,28 @@ def test_bad_recordings_are_errors_of_their_own(engine, prompts, tmp_path):
     assert all(isinstance(result, ItemError) for result in results[1:-1])
 
 
+def test_a_long_recording_is_shared_out_over_idle_cores(speech, tmp_path):
+    """With three cores and one recording, two cores help; the bytes are those of one core."""
+    path = corpus.write_wave(tmp_path / "long.wav", np.resize(speech, 5 * 480_000 + 5000))
+    results, helped = [], []
+    for cpus in (1, 3):
+        made = processor("ten", cpus=cpus)
+        made._engine.block = 480_000
+        spawn = made._engine._spawn
+
+        def counting(work, spawn=spawn, cpus=cpus):
+            future = spawn(work)
+            helped.append((cpus, future is not None))
+            return future
+
+        made._engine._spawn = counting
+        results += encoded(made.process([item(path)]))
+        made.close()
+    assert results[0] == results[1]
+    assert (3, True) in helped
+    assert (1, True) not in helped
+
+
 def test_a_problem_that_the_listing_knew(prompts):
     [result] = processor("silero").process([item(prompts[0], problem="It is a symbolic link to nothing.")])
     assert repr(result) == "ItemError('It is a symbolic link to nothing.')"
