@@ -121,7 +121,7 @@ def locate(pipeline: Pipeline, options: argparse.Namespace) -> Run:
 
 def main(pipeline: Pipeline, arguments: Optional[Sequence[str]] = None) -> int:
     """Entry point of `python -m pipelines.NAME`."""
-    options = build_parser(pipeline).parse_args(arguments)
+    options = build_parser(pipeline).parse_intermixed_args(arguments)
     logs.to_stream(sys.stderr, plain=sys.stderr.isatty())
     try:
         array = ArrayTask.from_environment()
