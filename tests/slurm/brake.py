@@ -11,70 +11,59 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Collection, Dict, List, NamedTuple, Optional, Type
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 
-from processes import Processes, command_of, send, wait_until
+from processes import ClusterError, Processes, command_of, send, wait_until
 
 _SLICE_S = 0.02
 _AT_WORK = {"running", "retrying"}
 
 
 class Worker(NamedTuple):
-    """A worker process: its id, and the launch and task it works for."""
+    """A worker process: its id, and the run, launch and task it works for."""
 
     pid: int
+    run: str
     launch: int
     task: int
 
 
-def workers(processes: Processes, run: str) -> List[Worker]:
-    """The worker processes of a run that are alive now."""
+def workers(processes: Processes, name: str) -> List[Worker]:
+    """The living worker processes of the run whose id is `name` and a digest."""
     found = []
     for pid in processes.all():
         words = command_of(pid)
         if "pipelines.core.worker" in words:
-            operands = words[words.index("pipelines.core.worker") + 1 :]
-            if operands[:1] == [run]:
-                found.append(Worker(pid, int(operands[1]), int(operands[2])))
+            run, launch, task = words[words.index("pipelines.core.worker") + 1 :][:3]
+            if run.rpartition("-")[0] == name:
+                found.append(Worker(pid, run, int(launch), int(task)))
     return found
 
 
 class Brake:
-    """Holds the workers of one run. Used with `with`: at the end everything goes on."""
+    """Holds the workers of one run, which need not exist yet. `runs`: the folder of all run folders."""
 
-    def __init__(self, processes: Processes, folder: Path) -> None:
-        self._processes, self._folder = processes, folder
+    def __init__(self, processes: Processes, runs: Path, name: str) -> None:
+        self._processes, self._runs, self._name = processes, runs, name
         self._ended = threading.Event()
         self._trickle: Optional[threading.Thread] = None
-        self._stopped: List[int] = []
         self.held: Dict[int, Worker] = {}
 
-    def __enter__(self) -> Brake:  # noqa: PYI034 - `Self` is not in Python 3.9
-        return self
+    def step(self, tasks: Collection[int]) -> bool:
+        """One round of `hold`; whether all these tasks are held."""
+        for worker in workers(self._processes, self._name):
+            if worker.task in tasks and self.held.get(worker.task) != worker and self._at_work(worker):
+                self._slice(worker)
+        for task in set(tasks) - set(self.held):
+            if list(self._runs.glob(f"{self._name}-????????/state/launch-*/task_{task:04d}.end.json")):
+                raise ClusterError(f"task {task} of {self._name} was through before it could be held")
+        return set(tasks) <= set(self.held)
 
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.release()
-
-    def hold(self, tasks: Collection[int], timeout_s: float = 60) -> None:
-        """Stop the worker of each of these tasks once it has published a part but has work left."""
-
-        def all_held() -> bool:
-            for worker in workers(self._processes, self._folder.name):
-                if worker.task in tasks and self.held.get(worker.task) != worker:
-                    self._step(worker)
-            return set(tasks) <= set(self.held)
-
-        wait_until(all_held, timeout_s, f"tasks {sorted(tasks)} to be in the middle of their work", 0.005)
-
-    def _step(self, worker: Worker) -> None:
-        """Let a worker run until it is at work, then by slices of time until it has published something."""
-        if not self._at_work(worker):
-            return
+    def _slice(self, worker: Worker) -> None:
+        """Let a worker that is at work run by slices of time until it has published something."""
         send(worker.pid, signal.SIGSTOP)
-        if self._has_parts(worker):
+        parts = self._runs / worker.run / f"parts/launch-{worker.launch:03d}"
+        if any(parts.glob(f"task_{worker.task:04d}.*.jsonl")):
             self.held[worker.task] = worker
             return
         send(worker.pid, signal.SIGCONT)
@@ -82,21 +71,12 @@ class Brake:
         send(worker.pid, signal.SIGSTOP)
 
     def _at_work(self, worker: Worker) -> bool:
-        path = self._folder / f"state/launch-{worker.launch:03d}/task_{worker.task:04d}.heartbeat.json"
+        state = self._runs / worker.run / f"state/launch-{worker.launch:03d}"
         try:
-            beat = json.loads(path.read_text())
+            beat = json.loads((state / f"task_{worker.task:04d}.heartbeat.json").read_text())
         except (OSError, ValueError):
             return False
         return beat["pid"] == worker.pid and beat["state"] in _AT_WORK
-
-    def _has_parts(self, worker: Worker) -> bool:
-        parts = self._folder / f"parts/launch-{worker.launch:03d}"
-        return any(parts.glob(f"task_{worker.task:04d}.*.jsonl"))
-
-    def stop(self, pid: int) -> None:
-        """Stop any process until `release`."""
-        send(pid, signal.SIGSTOP)
-        self._stopped.append(pid)
 
     def trickle(self, share: float) -> None:
         """From now on, let every worker of the run work only this share of the time, later attempts included."""
@@ -105,7 +85,7 @@ class Brake:
 
     def _slowly(self, share: float) -> None:
         while not self._ended.is_set():
-            slow = [worker for worker in workers(self._processes, self._folder.name) if self._at_work(worker)]
+            slow = [worker for worker in workers(self._processes, self._name) if self._at_work(worker)]
             for number, pause in ((signal.SIGCONT, _SLICE_S), (signal.SIGSTOP, _SLICE_S / share)):
                 for worker in slow:
                     send(worker.pid, number)
@@ -119,7 +99,15 @@ class Brake:
             self._trickle = None
         self._ended.clear()
         self.held.clear()
-        still = [worker.pid for worker in workers(self._processes, self._folder.name)]
-        for pid in self._stopped + still:
-            send(pid, signal.SIGCONT)
-        self._stopped = []
+        for worker in workers(self._processes, self._name):
+            send(worker.pid, signal.SIGCONT)
+
+
+def hold(wanted: Mapping[Brake, Collection[int]], timeout_s: float = 60) -> None:
+    """Stop the worker of each of these tasks once it has published a part but has work left."""
+
+    def all_held() -> bool:
+        turns = [brake.step(tasks) for brake, tasks in wanted.items()]
+        return all(turns)
+
+    wait_until(all_held, timeout_s, "the tasks to be in the middle of their work", 0.005)

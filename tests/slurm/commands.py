@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Iterator, List, Sequence
 
 from processes import ClusterError, wait_until
 
@@ -122,6 +123,15 @@ class Commands:
     def resume(self, *names: str) -> None:
         """Undo `drain`."""
         self.scontrol("update", f"nodename={','.join(names)}", "state=resume")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let no job start meanwhile, so that what is submitted starts together."""
+        for state in ("down", "up"):
+            for partition in ("main", "low", "lowgrace"):
+                self.scontrol("update", f"partitionname={partition}", f"state={state}")
+            if state == "down":
+                yield
 
     def describe(self) -> str:
         """What a person needs to see when a test has failed: nodes, queue, jobs, the ends of the logs."""

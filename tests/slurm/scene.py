@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Collection, Dict, Iterator, List, Optional
 
-from brake import Brake
+from brake import Brake, hold
 from cluster import Cluster
 from processes import ClusterError, command_of, environment_of, wait_until
 from proof import Reference, RunFiles, prove
@@ -72,9 +73,17 @@ class Scene:
         wait_until(lambda: len(list(runs.glob(f"{name}-????????/run.json"))) == 1, 30, f"the run {name} to be made")
         return RunFiles(next(runs.glob(f"{name}-????????")))
 
-    def brake(self, name: str) -> Brake:
-        """A brake on the run's workers."""
-        return Brake(self.cluster.processes, self.run(name).folder)
+    @contextmanager
+    def held(self, **tasks: Collection[int]) -> Iterator[List[Brake]]:
+        """Hold these tasks of the runs of these names in the middle of their work; a brake for each run."""
+        runs = self.home / "output" / "runs"
+        brakes = [Brake(self.cluster.processes, runs, name) for name in tasks]
+        try:
+            hold(dict(zip(brakes, tasks.values())))
+            yield brakes
+        finally:
+            for brake in brakes:
+                brake.release()
 
     def pids(self, job: str, task: int, word: str) -> List[int]:
         """Processes of one array task whose command line has that word."""

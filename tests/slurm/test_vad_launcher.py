@@ -26,11 +26,11 @@ def test_launcher_returns_and_the_sweep_merges(scene):
 
 def test_killed_tasks_are_swept_up(scene):
     """scancel of a task, kill -9 of a task's supervisor and of a worker: the sweep launches what they lost."""
-    scene.launch("swept", "--tasks", "16")
+    with scene.cluster.paused():
+        scene.launch("swept", "--tasks", "16")
     run = scene.run("swept")
     job = job_of(run)
-    with scene.brake("swept") as brake:
-        brake.hold((1, 4, 9))
+    with scene.held(swept=(1, 4, 9)) as [brake]:
         scene.cluster.scancel(f"{job}_1")
         for pid in scene.pids(job, 4, "submitit.core._submit"):
             send(pid, signal.SIGKILL)
@@ -56,10 +56,10 @@ def test_array_beyond_the_clusters_limit_is_split(scene):
 
 def test_without_sacct(scene):
     """Neither the launcher, nor the jobs, nor the sweep need sacct; `--wait` follows a killed task to the end."""
-    said = scene.launch("nosacct", "--tasks", "4", sacct=False)
+    with scene.cluster.paused():
+        scene.launch("nosacct", "--tasks", "4", sacct=False)
     run = scene.run("nosacct")
-    with scene.brake("nosacct") as brake:
-        brake.hold((2,))
+    with scene.held(nosacct=(2,)):
         for pid in scene.pids(job_of(run), 2, "submitit.core._submit"):
             send(pid, signal.SIGKILL)
     said = scene.launch("nosacct", "--tasks", "4", "--wait", sacct=False, statuses=[1])
@@ -73,8 +73,7 @@ def test_retry_after_a_plain_array(scene):
     """The two ways of launching share a run: what a plain array left is done by the launcher."""
     job = scene.sbatch("both", "--array=0-15")
     run = scene.run("both")
-    with scene.brake("both") as brake:
-        brake.hold(range(16))
+    with scene.held(both=range(16)):
         scene.cluster.scancel(job)
         scene.cluster.wait_for_jobs(job)
     kept = run.done()
@@ -86,12 +85,12 @@ def test_retry_after_a_plain_array(scene):
 
 
 def test_cancel_is_final_until_retried(scene):
-    scene.launch("cancelled", "--tasks", "4", "--max-parallel", "3")
+    with scene.cluster.paused():
+        scene.launch("cancelled", "--tasks", "4", "--max-parallel", "3")
     run = scene.run("cancelled")
     job = job_of(run)
     assert {record.get("ArrayTaskThrottle") for record in scene.cluster.job(job)} == {"3"}
-    with scene.brake("cancelled") as brake:
-        brake.hold((0, 1, 2))
+    with scene.held(cancelled=(0, 1, 2)):
         assert "at work already" in scene.launch("cancelled", "--tasks", "4")
         scene.voxarray("cancel", run.id)
         scene.cluster.wait_for_jobs(*(entry["job_id"] for entry in run.jobs(0)))
@@ -106,11 +105,11 @@ def test_cancel_is_final_until_retried(scene):
 
 def test_without_a_sweep_the_same_command_goes_on(scene):
     """The sweep is cancelled, and so are two tasks: nothing is merged until the command is given again."""
-    scene.launch("orphan", "--tasks", "4")
+    with scene.cluster.paused():
+        scene.launch("orphan", "--tasks", "4")
     run = scene.run("orphan")
     job = job_of(run)
-    with scene.brake("orphan") as brake:
-        brake.hold((1, 3))
+    with scene.held(orphan=(1, 3)):
         scene.cluster.scancel(job_of(run, kind="sweep"), f"{job}_1", f"{job}_3")
     scene.cluster.wait_for_jobs(job)
     assert not run.receipt()

@@ -30,8 +30,7 @@ def test_repair_of_named_tasks(scene):
     """`--array=5` and `--array=0,5,12` redo what these tasks lack: no more, no less."""
     job = scene.sbatch("repair", "--array=0-15")
     run = scene.run("repair")
-    with scene.brake("repair") as brake:
-        brake.hold((0, 5, 12))
+    with scene.held(repair=(0, 5, 12)):
         scene.cluster.scancel("--signal=KILL", "--full", f"{job}_0", f"{job}_12")
         for pid in scene.pids(job, 5, "pipelines.vad"):
             send(pid, signal.SIGKILL)
@@ -58,8 +57,7 @@ def test_repair_of_named_tasks(scene):
 def test_sixteen_tasks_then_four(scene):
     job = scene.sbatch("fewer", "--array=0-15")
     run = scene.run("fewer")
-    with scene.brake("fewer") as brake:
-        brake.hold(range(16))
+    with scene.held(fewer=range(16)):
         scene.cluster.scancel(job)
         scene.cluster.wait_for_jobs(job)
     kept = run.done()

@@ -37,8 +37,7 @@ class Storm:
         return self.die.choice(rows) if rows else None
 
     def kill_worker(self):
-        runs = [self.scene.run(name).id for name in self.names]
-        found = [worker for run in runs for worker in workers(self.scene.cluster.processes, run)]
+        found = [worker for name in self.names for worker in workers(self.scene.cluster.processes, name)]
         if found:
             send(self.die.choice(found).pid, signal.SIGKILL)
         return len(found)
@@ -79,12 +78,12 @@ def settled(scene):
 
 @pytest.mark.deadline(300)
 def test_storm(scene):
-    scene.sbatch("plain", "--array=0-5")
-    scene.launch("launched", "--tasks", "6")
+    with scene.cluster.paused():
+        scene.sbatch("plain", "--array=0-5")
+        scene.launch("launched", "--tasks", "6")
     storm = Storm(scene, ("plain", "launched"), SEED)
-    with scene.brake("plain") as one, scene.brake("launched") as other:
-        for brake in (one, other):
-            brake.hold(range(6))
+    with scene.held(plain=range(6), launched=range(6)) as brakes:
+        for brake in brakes:
             brake.trickle(0.03)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
