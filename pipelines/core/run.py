@@ -248,6 +248,9 @@ def _set_aside(folder: Path) -> None:
     if folder.exists():
         aside = folder.with_name(f"{folder.name}.until-{clock.iso().replace(':', '')}")
         os.replace(folder, aside)
+        logs = paths.home() / "logs" / folder.name
+        with suppress(OSError):  # else the new run's logs would be appended to the old one's
+            os.replace(logs, logs.with_name(aside.name))
         log.warning("The earlier run was moved to %s; delete it when it is no longer wanted.", aside)
 
 
