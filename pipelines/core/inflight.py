@@ -86,5 +86,5 @@ def _read(path: Path) -> Crumbs:
         words = data[start : start + _SLOT].split(b"\n", 1)[0].split()
         alone = alone or words[:1] == [b"alone"]
         # The last number of a slot that was cut off may lack digits; a wrong suspect costs one lonely try, no more.
-        indexes += [int(word) for word in words if word.isdigit()]
+        indexes += [int(word) for word in words if word.isdigit() and len(word) < 20]
     return Crumbs(indexes, alone, path)

@@ -96,28 +96,35 @@ class Deal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(size - _TAIL)
-            start = int(file.read(_TAIL))
-            file.seek(start)
-            table = file.read(size - _TAIL - start)
         try:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(size - _TAIL)
+                start = int(file.read(_TAIL))
+                file.seek(start)
+                table = file.read(size - _TAIL - start)
             self.shares = msgspec.json.decode(table, type=_Table).shares
-        except msgspec.MsgspecError as error:
-            raise StorageError(
-                f"The deal {path} is damaged ({error}). Give the command again: a new launch deals anew; "
-                "published results stay."
-            ) from None
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise _damaged(path, error) from None
 
     def items(self, task: int) -> Iterator[Item]:
         """The items of a task, in manifest order."""
-        with self._path.open("rb") as file:
-            for offset, length in self.shares[task].extents:
-                file.seek(offset)
-                for line in file.read(length).split(b"\n")[:-1]:
-                    index, row = line.split(b"\t", 1)
-                    yield parse(int(index), row)
+        try:
+            with self._path.open("rb") as file:
+                for offset, length in self.shares[task].extents:
+                    file.seek(offset)
+                    for line in file.read(length).split(b"\n")[:-1]:
+                        index, row = line.split(b"\t", 1)
+                        yield parse(int(index), row)
+        except (OSError, ValueError) as error:
+            raise _damaged(self._path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"The deal {path} cannot be read ({error}): the file system lost or changed it. Give the command again: a new "
+        "launch deals anew; published results stay."
+    )
 
 
 def record_path(folder: Path, number: int) -> Path:

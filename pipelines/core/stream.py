@@ -18,7 +18,7 @@ from pipelines.core.run import Run
 from pipelines.core.scan import Scan
 from pipelines.core.spool import KeyBuckets, join
 
-_MEMORY = 48 << 20
+_MEMORY = 24 << 20
 _CHUNK = 50_000
 
 Block = tuple[list[int], list[bytes]]
