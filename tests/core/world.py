@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 from unittest import mock
@@ -49,6 +50,7 @@ class World:
             "TOY_SEEN": str(self.root / "seen"),
             **variables,
         }
+        self._started: list[subprocess.Popen[str]] = []
         self._patches = [
             mock.patch.dict(os.environ, self.variables, clear=True),
             # Git is asked once in test_identity; a process for every run of the property tests would take minutes.
@@ -63,6 +65,11 @@ class World:
     def __exit__(self, *_: object) -> None:
         for patch in reversed(self._patches):
             patch.stop()
+        for process in self._started:
+            if process.poll() is None:  # a test failed halfway
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
         shutil.rmtree(self.root, ignore_errors=True)
 
     # -- manifests ----------------------------------------------------------------------------------------------------
@@ -103,7 +110,7 @@ class World:
 
     def start(self, *arguments: object, pipeline: str = "tone", **variables: str) -> subprocess.Popen[str]:
         """The same, not waited for: the leader of its own process group."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.core.toy", pipeline, *map(str, arguments)],
             env={**self.variables, **variables},
             cwd=REPOSITORY,
@@ -113,6 +120,8 @@ class World:
             text=True,
             start_new_session=True,
         )
+        self._started.append(process)
+        return process
 
     def array(
         self, job: str, tasks: Sequence[int], *arguments: object, only: Optional[Sequence[int]] = None, **more: str
