@@ -14,7 +14,7 @@ from typing import Sequence
 from pipelines.core import logs, merge
 from pipelines.core.errors import DONE, SOME_FAILED, UsageError
 from pipelines.core.run import Run
-from slurm import active, cluster, find, flags, launch, request, resources, sweep
+from slurm import active, cluster, find, flags, launch, merging, request, resources, sweep
 from slurm.request import Jobs
 
 _STOP_WAIT_S = 90.0
@@ -35,7 +35,7 @@ def run_merge(arguments: Sequence[str]) -> int:
 
 def merged(run: Run, partial: bool) -> int:
     """Merge, and print the receipt's summary; returns the exit status."""
-    receipt = merge.merge(run, partial)
+    receipt = merging.merge(run, partial)
     print(merge.summary(receipt))
     return SOME_FAILED if receipt.quarantined or receipt.missing else DONE
 

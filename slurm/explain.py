@@ -126,7 +126,7 @@ def _work(decision: Decision, forecast: Forecast, tasks: int) -> list[tuple[str,
 def _where(decision: Decision) -> list[tuple[str, str]]:
     from slurm import local
 
-    wanted, name = decision.request, decision.description.environment
+    wanted, name = decision.request, decision.environment
     digest = environments.lock_digest(name)
     ready = "ready" if environments.is_ready(name) else "not there yet, would be made first"
     where = {

@@ -40,6 +40,11 @@ class Decision(NamedTuple):
     fresh: bool
     wait: bool
 
+    @property
+    def environment(self) -> str:
+        """The environment that the tasks run in."""
+        return self.description.environment_for(self.parameters)
+
 
 def say(text: str) -> None:
     """One message for the user, on standard error: standard output is for results."""
@@ -86,7 +91,7 @@ def decide_how(
     given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
     settings = resources.resolve(description, chosen.settings, chosen.name, given)
     limit = resources.positive("--limit", options.limit) if options.limit is not None else None
-    python = environments.python(description.environment)
+    python = environments.python(description.environment_for(parameters))
     wanted = Request.of(settings, sbatch=chosen.sbatch, sweep=chosen.sweep, limit=limit, python=str(python))
     wanted = fit_to_machine(wanted, settings) if where != "slurm" else wanted
     tasks = resources.positive("--tasks", settings["tasks"].value) if "tasks" in settings else None
@@ -179,7 +184,7 @@ def existing(decision: Decision) -> Optional[Run]:
 
 def ensure_environment(decision: Decision) -> None:
     """Make the pipeline's environment if it is not there."""
-    name = decision.description.environment
+    name = decision.environment
     if not environments.is_ready(name):
         say(f"Environment {name} of {decision.pipeline.name} is not there yet, or its lock has changed; making it.")
         environments.ensure(name)

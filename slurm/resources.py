@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional
 
+from pipelines.core import environment
 from pipelines.core.errors import UsageError
 
 _MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)B?", re.IGNORECASE)
@@ -38,6 +39,12 @@ class Description(NamedTuple):
     usage: str
     environment: str
     resources: Mapping[str, Any]
+    environments: Mapping[str, str]
+    """Other environments, by the option and value that ask for them."""
+
+    def environment_for(self, parameters: Mapping[str, Any]) -> str:
+        """The environment that a run with these parameters needs."""
+        return environment.chosen(self.environment, self.environments, parameters)
 
 
 class Setting(NamedTuple):
@@ -74,6 +81,7 @@ def describe(folder: Path) -> Description:
         table.get("usage", "SOURCE"),
         table.get("environment", name),
         checked(table.get("resources", {}), str(folder / "pipeline.toml")),
+        table.get("environments", {}),
     )
 
 

@@ -27,7 +27,7 @@ from pipelines.core.errors import (
 )
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run, Wish
-from slurm import request
+from slurm import merging, request
 from slurm.request import Jobs, Request
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _later(run: Run, launch: int, last: int) -> Verdict:
 def _decide(run: Run, launch: int) -> Verdict:
     jobs = request.read(run, launch)
     try:
-        receipt = merge.merge(run, if_due=True)
+        receipt = merging.merge(run, if_due=True)
     except IncompleteRunError as error:
         return _incomplete(run, run.record(launch), jobs.request if jobs else Request(), str(error))
     except VoxarrayError as error:

@@ -14,7 +14,7 @@ from typing import Optional
 from pipelines.core import merge, progress
 from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit, IncompleteRunError
 from pipelines.core.run import Run
-from slurm import active, cluster, request, states, sweep
+from slurm import active, cluster, merging, request, states, sweep
 
 _POLL_S = 1.0
 _QUIET_EVERY_S = 60.0
@@ -25,7 +25,7 @@ _LOST_AFTER = 3
 
 def finish(run: Run) -> int:
     """Nothing is missing: make sure that it is merged, and say so."""
-    receipt = merge.merge(run, if_due=True)
+    receipt = merging.merge(run, if_due=True)
     print(f"Every item of {run.id} is accounted for.\n{merge.summary(receipt)}")
     return SOME_FAILED if receipt.quarantined or receipt.missing else DONE
 

@@ -82,6 +82,7 @@ def build_parser(pipeline: Pipeline) -> argparse.ArgumentParser:
         epilog="Exit status: 0 all done, 1 some items failed or are missing, 2 usage, 3 environment not fit.",
     )
     add_source(parser, pipeline)
+    pipeline.add_arguments(parser)  # before NUM_TASKS: it may add operands
     parser.add_argument(
         "number",
         metavar="NUM_TASKS",
@@ -90,7 +91,6 @@ def build_parser(pipeline: Pipeline) -> argparse.ArgumentParser:
         default=None,
         help="tasks of the whole array; remembered from the first launch",
     )
-    pipeline.add_arguments(parser)
     how = parser.add_argument_group("how it is run (results do not depend on these)")
     how.add_argument("--tasks", type=int, default=None, help="the same as NUM_TASKS")
     how.add_argument(

@@ -10,7 +10,7 @@ strikes void.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 from pipelines.core import parts, rawrows
 from pipelines.core.parts import Error, Row
@@ -24,6 +24,8 @@ MISSING, DONE, QUARANTINED, STRUCK = 0, 1, 2, 3
 """States of an item. STRUCK: one strike, to be retried; it counts as missing."""
 
 _DONE, _STRIKE, _LOSS = 0, 1, 2
+_VOID = 3
+"""Done once, but the file that the item's result speaks of is gone or changed."""
 _DONE_MARK = 16
 """An item's mark is one byte: whether it is done, strikes (0 to 2) above losses (0 to 3)."""
 
@@ -102,8 +104,9 @@ class Account(NamedTuple):
 class Book:
     """Takes rows in any order. Memory: one byte an item, and one bucket of what other manifests' launches left."""
 
-    def __init__(self, scan: Scan) -> None:
+    def __init__(self, scan: Scan, is_whole: Optional[Callable[[bytes], bool]] = None) -> None:
         self._scan = scan
+        self._is_whole = is_whole
         self._marks = bytearray(scan.identity.items)
         self._elsewhere = KeyBuckets()
 
@@ -118,20 +121,22 @@ class Book:
         present = order == self._scan.identity.order
         try:
             for rows in parts.blocks(path):
-                outcomes = [
-                    _DONE if result is not None else _outcome(parts.decoded(path, row))
-                    for row, result in zip(rows, rawrows.results(rows))
-                ]
+                outcomes = [self._outcome_of(path, row, result) for row, result in zip(rows, rawrows.results(rows))]
                 if present:
                     for index, outcome in zip(rawrows.indexes(rows), outcomes):
-                        if outcome == _DONE or counted:
+                        if outcome == _DONE or (counted and outcome != _VOID):
                             self._mark(index, outcome)
                 else:
                     for key, outcome in zip(rawrows.keys(rows), outcomes):
-                        if outcome == _DONE or counted:
+                        if outcome == _DONE or (counted and outcome != _VOID):
                             self._elsewhere.add(key, outcome)
         except (ValueError, IndexError):
             raise parts.damaged(path, "the index of a row cannot be right") from None
+
+    def _outcome_of(self, path: Path, row: bytes, result: Optional[bytes]) -> int:
+        if result is None:
+            return _outcome(parts.decoded(path, row))
+        return _DONE if self._is_whole is None or self._is_whole(result) else _VOID
 
     def _mark(self, index: int, outcome: int) -> None:
         self._marks[index] = _AFTER[outcome][self._marks[index]]

@@ -87,7 +87,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
     with run.scan() as scan:
         output = _output(run)
         try:
-            tally = Tally(run.pardoned_before())
+            tally = Tally(run.pardoned_before(), run.pipeline.is_whole)
             output.open()
             _consume(run, scan, tally, output)
             manifest.refuse_changed(run.manifest, scan.identity, "merged")

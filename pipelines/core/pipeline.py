@@ -21,6 +21,8 @@ from typing import (
 
 import msgspec
 
+from pipelines.core import environment
+
 if TYPE_CHECKING:
     from pipelines.core.manifest import Item
     from pipelines.core.plan import Plan
@@ -122,6 +124,8 @@ class Pipeline:
     load: Callable[[Parameters, Resources], Processor]
     environment: str = ""
     """Name of the environment under `envs/`; empty: the pipeline's own name."""
+    environments: Mapping[str, str] = field(default_factory=dict)
+    """Other environments, by the parameter and value that ask for them: `{"backend textless": "sts"}`."""
     source: str = "manifest"
     """What the command's first argument is: "manifest", or "directory" (then `list_items` makes the manifest)."""
     requires: tuple[str, ...] = ("audio_filepath", "duration")
@@ -136,8 +140,19 @@ class Pipeline:
     """The consumer of the merge; None: the manifest itself, with the result's fields added."""
     adds: tuple[str, ...] = field(default=())
     """Fields that the default output adds to the manifest."""
+    merge_in_environment: bool = False
+    """Whether `outputs` needs the pipeline's environment; the merge then never runs in the launcher's."""
+    output_name: Optional[Callable[[Item, Parameters], str]] = None
+    """Where a pipeline writes a file for each item: its name. Raises ItemError where the item allows of none.
 
-    @property
-    def environment_name(self) -> str:
-        """The environment this pipeline runs in."""
-        return self.environment or self.name
+    Asked for every row of a manifest before anything is launched; two items of one name are refused."""
+    is_whole: Optional[Callable[[bytes], bool]] = None
+    """Where a pipeline writes a file for each item: whether the file of a result (JSON) is still what was written.
+
+    An item whose file is not counts as missing."""
+    needs: Optional[Callable[[argparse.Namespace], Optional[Sequence[str]]]] = None
+    """The command line (pipeline, operands, options) whose run must be complete before this one can start, if any."""
+
+    def environment_for(self, parameters: Parameters) -> str:
+        """The environment this pipeline runs in with these parameters."""
+        return environment.chosen(self.environment or self.name, self.environments, parameters)

@@ -68,7 +68,7 @@ def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Pa
         str(manifest),
         str(outputs),
         dict(parameters),
-        provenance.environment(pipeline.environment_name),
+        provenance.environment(pipeline.environment_for(parameters)),
         version,
         provenance.host(),
         clock.iso(),

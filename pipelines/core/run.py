@@ -135,7 +135,7 @@ class Run:
     def account(self, scan: Scan) -> ledger.Account:
         """How every item of the scanned manifest stands."""
         pardoned_before = self.pardoned_before()
-        with ledger.Book(scan) as book:
+        with ledger.Book(scan, self.pipeline.is_whole) as book:
             for record in self.records():
                 for _, _, path in parts.list_parts(self.parts_folder(record.number)):
                     book.enter(path, record.manifest.order, counted=record.number >= pardoned_before)
@@ -150,7 +150,13 @@ class Run:
             listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest, sizes)
         requires = ("audio_filepath",) if self.pipeline.source == "directory" else self.pipeline.requires
         identities = (record.manifest for record in self.records())
-        return known(self.manifest, identities) or scan(self.manifest, requires)
+        return known(self.manifest, identities) or scan(self.manifest, requires, self._name_of)
+
+    @property
+    def _name_of(self) -> Optional[Callable[[Item], str]]:
+        """What a pipeline that writes a file for each item calls it."""
+        name, parameters = self.pipeline.output_name, self.plan.parameters
+        return None if name is None else lambda item: name(item, parameters)
 
     def new_launch(self, wish: Wish, say: Callable[[str], None] = log.warning) -> Optional[LaunchRecord]:
         """Deal what is missing, and publish the launch. None where nothing is missing. `say` gets the warnings."""

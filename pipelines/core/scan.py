@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Callable, Iterable, Optional
 
 import msgspec
 
@@ -16,6 +16,7 @@ from pipelines.core.manifest import (
     BOM,
     Fields,
     Identity,
+    Item,
     changed,
     items,
     key_of,
@@ -23,6 +24,7 @@ from pipelines.core.manifest import (
     read_fields,
     refuse_changed,
 )
+from pipelines.core.names import Names
 from pipelines.core.spool import KeyBuckets
 from pipelines.core.store import sha256_of
 
@@ -88,17 +90,22 @@ def check(fields: Fields, row: bytes, requires: tuple[str, ...], extra: tuple[st
     return None
 
 
-def scan(path: Path, requires: tuple[str, ...] = ("audio_filepath",)) -> Scan:
+def scan(
+    path: Path, requires: tuple[str, ...] = ("audio_filepath",), name_of: Optional[Callable[[Item], str]] = None
+) -> Scan:
     """Read a manifest once: validate every row, find duplicates, identify it. Memory does not grow with its length.
 
-    Raises `ManifestError` that names the first lines at fault.
+    Raises `ManifestError` that names the first lines at fault. `name_of` names the file that an item's result goes to
+    (ItemError: there can be none); no two items may have one name.
     """
     keys = KeyBuckets()
     try:
         before = _stat(path)
-        reading = _Reading(path, requires, keys)
-        reading.read()
-        _refuse_duplicates(path, keys)
+        with Names(name_of) as names:
+            reading = _Reading(path, requires, keys, names)
+            reading.read()
+            _refuse_duplicates(path, keys)
+            names.refuse_shared(path)
         after = _stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise changed(path, "read")
@@ -123,8 +130,8 @@ def known(path: Path, identities: Iterable[Identity]) -> Optional[Scan]:
 class _Reading:
     """The state of one scan."""
 
-    def __init__(self, path: Path, requires: tuple[str, ...], keys: KeyBuckets) -> None:
-        self._path, self._requires, self._keys = path, requires, keys
+    def __init__(self, path: Path, requires: tuple[str, ...], keys: KeyBuckets, names: Names) -> None:
+        self._path, self._requires, self._keys, self._names = path, requires, keys, names
         self._extra = tuple(name for name in requires if name not in ("audio_filepath", "duration"))
         self._whole, self._order = hashlib.sha256(), hashlib.blake2b(digest_size=16)
         self._count, self._seconds, self._known = 0, 0.0, True
@@ -167,6 +174,10 @@ class _Reading:
                 self._problems.add(number, fault)
                 continue
             key = key_of(fields.audio_filepath, fields.offset)
+            fault = self._names.add(self._count + len(keys), fields, row)
+            if fault is not None:
+                self._problems.add(number, fault)
+                continue
             self._keys.add(key, self._count + len(keys))
             keys.append(key)
             if fields.duration is None:

@@ -106,7 +106,7 @@ class Supervisor:
                     "with `./voxarray env check %s`; the log is %s.",
                     self.task,
                     cause,
-                    self.run.pipeline.environment_name,
+                    self.run.plan.environment.name,
                     self.log_file,
                 )
                 return SOME_FAILED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 import msgspec
 
@@ -55,8 +55,9 @@ class _Window:
 class Tally:
     """Counts what the streams hold for every item of the manifest."""
 
-    def __init__(self, pardoned_before: int) -> None:
+    def __init__(self, pardoned_before: int, is_whole: Optional[Callable[[bytes], bool]] = None) -> None:
         self._pardoned_before = pardoned_before
+        self._is_whole = is_whole
         self.items = self.merged = self.quarantined = self.missing = 0
         self.rows_read = self.spare = self.differing = self.outside = 0
         self.missing_examples: list[str] = []
@@ -69,6 +70,8 @@ class Tally:
             for stream in streams:
                 for block in stream.take(window.end):
                     self._sort_in(window, stream.launch, block)
+            if self._is_whole is not None:
+                self._leave_out_broken(window, self._is_whole)
             self._judge(window)
             self._count(window)
             _write(window, output)
@@ -91,6 +94,13 @@ class Tally:
             else:
                 self.spare += 1
                 self.differing += results[offset] != result
+
+    def _leave_out_broken(self, window: _Window, is_whole: Callable[[bytes], bool]) -> None:
+        """Results whose file is gone or changed are none; their items are missing."""
+        for offset, result in enumerate(window.results):
+            if result is not None and not is_whole(result):
+                window.results[offset] = None
+                self.spare += 1
 
     def _judge(self, window: _Window) -> None:
         """Which failures quarantine their item. Strikes from before a pardon are void."""

@@ -12,6 +12,7 @@ import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 
 from pipelines.core import batch, clock, heartbeat, ledger, parts, provenance, store
@@ -21,6 +22,7 @@ from pipelines.core.heartbeat import Beating, End, Heartbeat
 from pipelines.core.inflight import Breadcrumb
 from pipelines.core.journal import Journal
 from pipelines.core.manifest import Item
+from pipelines.core.parts import Row
 from pipelines.core.pipeline import Processor, Resources
 from pipelines.core.run import Run
 
@@ -120,7 +122,7 @@ class TaskLoop:
                 header = parts.read_header(path)
                 # Durations may be known from the results alone, so the parts say how much audio was done.
                 self.beat.audio_seconds_before += header.audio_seconds if header else 0.0
-            for row in parts.rows(path):
+            for row in self._rows_that_count(path):
                 if (mine is None or row.key in mine) and (row.status == parts.DONE or launch >= pardoned):
                     self._standings.setdefault(row.key, ledger.Standing()).add(row)
         for item in self._dealt():
@@ -131,6 +133,13 @@ class TaskLoop:
                 continue
             if standing.state in (ledger.DONE, ledger.QUARANTINED):
                 self.beat.settled_before += 1
+
+    def _rows_that_count(self, path: Path) -> Iterator[Row]:
+        """The rows of a part but those whose file is no longer what was written."""
+        is_whole = self.run.pipeline.is_whole
+        for row in parts.rows(path):
+            if is_whole is None or row.status != parts.DONE or is_whole(bytes(row.result)):
+                yield row
 
     def _dealt(self) -> Iterator[Item]:
         return self.deal.items(self.task)

@@ -60,7 +60,7 @@ def check(definition: Definition) -> Report:
     if not places.is_current(prefix, definition):
         state = "not made from the present lock" if places.read_stamp(prefix) else "not there"
         return Report({}, [f"it is {state}: run `./voxarray env create {definition.name}`"])
-    packages = sorted({requirement_name(line) for line in definition.requirements})
+    packages = sorted({requirement_name(line) for line in (*definition.requirements, *definition.torch)})
     question = json.dumps([packages, definition.imports, definition.calls])
     done = subprocess.run(
         [str(places.python(prefix)), "-I", "-c", _PROGRAM, question], capture_output=True, text=True, check=False

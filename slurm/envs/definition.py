@@ -4,7 +4,7 @@
 
     #: python 3.11 3.12       accepted Pythons, the preferred one first
     #: include launcher vad   environments whose requirements belong to this one
-    #: without torch          dependencies of dependencies that are never installed
+    #: without torchaudio     dependencies of dependencies that are never installed
     #: torch torch==2.13.0    the layer that differs by machine (see `slurm.envs.torch`)
     #: library libc++.so.1=libc++1  shared libraries of the system, and the Debian package of each
     #: import numpy soundfile modules that `env check` imports
@@ -105,18 +105,21 @@ def _read(name: str, base: str, python: Optional[str]) -> Definition:
         requirements += [line for line in other.requirements if line not in requirements]
         for key, values in (
             ("without", other.without),
+            ("torch", other.torch),
             ("library", other.libraries),
             ("import", other.imports),
             ("call", other.calls),
         ):
             words[key] += [value for value in values if value not in words[key]]
+    wanted = {requirement_name(line) for line in words["torch"]}
     return Definition(
         name=name,
         base=base,
         pythons=(python,) if python else tuple(accepted),
         requirements=tuple(requirements),
         includes=tuple(words["include"]),
-        without=tuple(words["without"]),
+        # what one included environment leaves out, another may ask for
+        without=tuple(package for package in words["without"] if package not in wanted),
         torch=tuple(words["torch"]),
         libraries=tuple(words["library"]),
         imports=tuple(words["import"]),

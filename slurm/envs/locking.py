@@ -14,10 +14,12 @@ from typing import Iterable, List, Sequence, Tuple
 
 from pipelines.core.errors import EnvironmentNotFit
 from slurm.envs import index, places, torch
-from slurm.envs.definition import Definition, find, locked_pins
+from slurm.envs.definition import Definition, file_digest, find, locked_pins
 from slurm.envs.uv import executable
 
 _HEADER = "# Made from envs/{base}.txt by `./voxarray env lock {base}`; every Python from {oldest}, every platform.\n"
+_TOGETHER = "# With envs/{base}.cuda.lock, SHA-256 {digest}\n"
+"""So that the digest of the lock, by which an environment is known to be current, changes with its torch too."""
 
 
 def lock(definition: Definition, upgrade: bool = False) -> List[Path]:
@@ -29,11 +31,12 @@ def lock(definition: Definition, upgrade: bool = False) -> List[Path]:
         _compile(definition, scratch, pins)
         whole = pins.read_text(encoding="utf-8")
         layer = [package for package, _ in locked_pins(pins) if torch.is_layer(package)] if definition.torch else []
-    written = [definition.lock]
-    definition.lock.write_text(_header(definition) + _entries(whole, layer, keep=False), encoding="utf-8")
+    header, written = _header(definition), [definition.lock]
     if definition.torch:
-        definition.cuda_lock.write_text(_header(definition) + _entries(whole, layer, keep=True), encoding="utf-8")
+        definition.cuda_lock.write_text(header + _entries(whole, layer, keep=True), encoding="utf-8")
         written.append(definition.cuda_lock)
+        header += _TOGETHER.format(base=definition.base, digest=file_digest(definition.cuda_lock))
+    definition.lock.write_text(header + _entries(whole, layer, keep=False), encoding="utf-8")
     return written
 
 

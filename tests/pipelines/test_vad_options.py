@@ -106,6 +106,6 @@ def test_the_description_needs_no_packages():
 def test_pipeline_toml():
     tomllib = pytest.importorskip("tomllib")
     described = tomllib.loads((ROOT / "pipelines/vad/pipeline.toml").read_text())
-    assert described["environment"] == PIPELINE.environment_name
+    assert described["environment"] == PIPELINE.environment_for({})
     assert described["summary"] == PIPELINE.summary
     assert set(described["resources"]) == {"cpus", "gpus", "mem", "time"}
