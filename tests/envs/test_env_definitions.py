@@ -7,15 +7,15 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Set, Tuple
 
 import pytest
 import rattler
 
 from pipelines.core.errors import UsageError
 from pipelines.core.paths import repository
-from slurm.envs import conda
-from slurm.envs.definition import Definition, find, locked_pins, names, requirement_name
+from slurm.envs import conda, torch
+from slurm.envs.definition import Definition, file_digest, find, locked_pins, names, requirement_name
 
 ALL = names()
 
@@ -26,7 +26,7 @@ def entries(lock: Path) -> List[str]:
 
 
 def test_every_environment_has_its_three_files() -> None:
-    assert {"engine", "launcher", "test", "vad"} <= set(ALL)
+    assert {"engine", "launcher", "test", "units", "vad"} <= set(ALL)
     for name in ALL:
         assert find(name).lock.is_file()
         assert find(name).conda.is_file()
@@ -44,10 +44,23 @@ def test_lock_has_every_direct_requirement_with_hashes(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_lock_is_nobodys_own(name: str) -> None:
     """No local version, no path, no index: what one machine has must not be frozen for all."""
-    text = find(name).lock.read_text()
-    assert not re.search(r"==[^\s;]*\+", text), "a local version such as +cpu"
-    assert not re.search(r"(?m)^(--|\S*file:|\S*https?:| *--(?!hash=))", text)
-    assert "://" not in text
+    definition = find(name)
+    for lock in (definition.lock, definition.cuda_lock) if definition.torch else (definition.lock,):
+        text = lock.read_text()
+        assert not re.search(r"==[^\s;]*\+", text), "a local version such as +cpu"
+        assert not re.search(r"(?m)^(--|\S*file:|\S*https?:| *--(?!hash=))", text)
+        assert "://" not in text
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if find(name).torch])
+def test_torch_has_a_lock_of_its_own(name: str) -> None:
+    """And its digest is part of the other's, by which an environment is known to be current."""
+    definition = find(name)
+    layer = {package for package, _ in locked_pins(definition.cuda_lock)}
+    assert {requirement_name(line) for line in definition.torch} <= layer
+    assert all(map(torch.is_layer, layer))
+    assert not [package for package, _ in locked_pins(definition.lock) if torch.is_layer(package)]
+    assert f"SHA-256 {file_digest(definition.cuda_lock)}\n" in definition.lock.read_text()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -56,17 +69,28 @@ def test_lock_leaves_out_what_it_should(name: str) -> None:
     assert not {package for package, _ in locked_pins(definition.lock)} & set(definition.without)
 
 
-@pytest.mark.parametrize("name", ["vad", "test"])
-def test_no_torch_where_only_weights_are_needed(name: str) -> None:
+def test_no_torch_where_only_weights_are_needed() -> None:
     heavy = re.compile(r"torch|nvidia|triton|cuda")
-    assert not [package for package, _ in locked_pins(find(name).lock) if heavy.search(package)]
+    assert not [package for package, _ in locked_pins(find("vad").lock) if heavy.search(package)]
 
 
 def test_what_is_tested_is_what_is_used() -> None:
     """The test environment has the versions of the environments that it stands for."""
-    tested = set(locked_pins(find("test").lock))
-    for name in find("test").includes:
-        assert set(locked_pins(find(name).lock)) <= tested, name
+    test = find("test")
+    for python in test.pythons:
+        tested = chosen_pins(test, python)
+        for name in test.includes:
+            assert chosen_pins(find(name), python) <= tested, (name, python)
+
+
+def chosen_pins(definition: Definition, python: str) -> Set[Tuple[str, str]]:
+    """Names and versions that a lock and its torch layer give to one Python on Linux."""
+    from packaging.requirements import Requirement
+
+    locks = (definition.lock, definition.cuda_lock) if definition.torch else (definition.lock,)
+    pins = [Requirement(re.split(r"\s*\\", entry)[0]) for lock in locks for entry in entries(lock)]
+    where = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": "linux"}
+    return {(pin.name, str(pin.specifier)) for pin in pins if pin.marker is None or pin.marker.evaluate(where)}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -94,7 +118,7 @@ def test_lock_answers_its_requirements(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_conda_file_names_the_same_requirements(name: str) -> None:
     definition = find(name)
-    assert sorted(conda.read(definition.conda)["pip"]) == sorted(definition.requirements)
+    assert sorted(conda.read(definition.conda)["pip"]) == sorted([*definition.requirements, *definition.torch])
     assert f"python={definition.pythons[0]}" in conda.read(definition.conda)["dependencies"]
     for included in definition.includes:
         assert set(conda.specifications(find(included))) <= set(conda.specifications(definition))
@@ -212,3 +236,10 @@ def definition_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) ->
 def test_requirements_file_with_an_unknown_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="pyhton"):
         definition_of(tmp_path, monkeypatch, "#: pyhton 3.11\nnumpy\n")
+
+
+def test_one_leaves_out_what_another_asks_for() -> None:
+    """torch is not for voice activity detection, but for units: the environment of both has it, without torchaudio."""
+    assert "torch" in find("vad").without
+    assert find("test").torch == find("units").torch
+    assert find("test").without == ("torchaudio", "torchcodec")
