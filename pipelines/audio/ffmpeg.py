@@ -19,6 +19,7 @@ from pipelines.audio.resample import Samples
 from pipelines.core.errors import ItemError
 
 _HEAD = 1 << 12
+_DROPPED = 1 << 18
 
 
 @lru_cache(maxsize=1)
@@ -82,6 +83,14 @@ class Ffmpeg:
         whole = len(data) // (4 * self.channels)
         samples = np.frombuffer(data, "<f4", whole * self.channels)
         return samples if self.channels == 1 else samples.reshape(whole, self.channels)
+
+    def skip(self, frames: int) -> None:
+        """Pass over the next frames: decoded and dropped, which is exact in every format."""
+        while frames > 0:
+            count = len(self.read(min(frames, _DROPPED)))
+            if not count:
+                return
+            frames -= count
 
     def _check_end(self) -> None:
         status = self._process.wait()

@@ -14,7 +14,7 @@ from pipelines.audio import RATE, lengths, riff
 from pipelines.audio.ffmpeg import Ffmpeg
 from pipelines.audio.formats import FFMPEG, suffix
 from pipelines.audio.resample import Float32, Int16, Resampler, Samples, mono, to_float, to_int16
-from pipelines.audio.sources import NotReadableError, Sndfile, Source, Wave
+from pipelines.audio.sources import NotReadableError, Sndfile, Source, Span, Wave
 from pipelines.core.errors import ItemError
 
 BLOCK = 1 << 16
@@ -27,15 +27,18 @@ class Recording:
     """An open recording: a context manager. Samples come once, in order; memory does not grow with its length.
 
     Raises ItemError, in one sentence without the path, for what cannot be read: empty, truncated, damaged, not audio,
-    unreadable or gone.
+    unreadable or gone. With `start` (seconds), only what follows; with `length` (seconds), no more than that of it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, start: float = 0.0, length: Optional[float] = None) -> None:
         self._frames = 0
         self._source: Optional[Source] = None
         self._descriptor = _open(path)
         try:
             self._source = self._choose(path)
+            self._is_plain = isinstance(self._source, Wave)
+            if start or length is not None:
+                self._source = Span(self._source, start, length)
         except BaseException:
             self.close()
             raise
@@ -106,7 +109,7 @@ class Recording:
 
     def _sized(self, samples: int, integers: bool) -> Iterator[Samples]:
         """Blocks of `samples` at 16 kHz, as integers wherever that loses nothing."""
-        if self.rate == RATE and self.channels == 1 and isinstance(self._source, Wave):
+        if self.rate == RATE and self.channels == 1 and self._is_plain:
             return self._as_it_is(samples)
         return _rebuffered(self._pieces(integers), samples)
 

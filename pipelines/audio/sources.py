@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -21,6 +21,10 @@ class Source(Protocol):
 
     def read(self, frames: int) -> Samples:
         """The next frames: as many as asked for, fewer at the end only. Shape (frames,) or (frames, channels)."""
+        ...
+
+    def skip(self, frames: int) -> None:
+        """Pass over the next frames, or over what is left if that is less."""
         ...
 
     def close(self) -> None:
@@ -54,6 +58,12 @@ class Wave:
         self._offset += done
         self._left -= frames
         return samples if self.channels == 1 else samples.reshape(frames, self.channels)
+
+    def skip(self, frames: int) -> None:
+        """Pass over the next frames."""
+        frames = min(frames, self._left)
+        self._offset += 2 * self.channels * frames
+        self._left -= frames
 
     def close(self) -> None:
         """Nothing was opened."""
@@ -96,9 +106,56 @@ class Sndfile:
             )
         return samples
 
+    def skip(self, frames: int) -> None:
+        """Pass over the next frames."""
+        frames = min(frames, self._promised - self._done)
+        try:
+            self._file.seek(self._done + frames)
+        except self._error as error:
+            raise ItemError(f"The file is damaged or truncated: {_reason(error)} (seeking in it).") from None
+        self._done += frames
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Span:
+    """A stretch of a recording: `duration` seconds from `start` on, or all that follows where it is None."""
+
+    def __init__(self, source: Source, start: float, duration: Optional[float]) -> None:
+        self.rate, self.channels = source.rate, source.channels
+        self._source = source
+        self._start = start
+        self._left: Optional[int] = None if duration is None else round((start + duration) * self.rate) - self._first
+        source.skip(self._first)
+
+    @property
+    def _first(self) -> int:
+        return round(self._start * self.rate)
+
+    def read(self, frames: int) -> Samples:
+        """The next frames. Raises ItemError where the recording ends more than 50 ms before the stretch does."""
+        wanted = frames if self._left is None else min(frames, self._left)
+        samples = self._source.read(wanted)
+        if self._left is not None:
+            self._left -= len(samples)
+            if len(samples) < wanted and self._left > self.rate // 20:
+                raise ItemError(
+                    f"The item ends {self._left / self.rate:.3f} s after its recording does: its offset or duration "
+                    "does not belong to this file, or the file became shorter."
+                )
+        return samples
+
+    def skip(self, frames: int) -> None:
+        """Pass over the next frames."""
+        frames = frames if self._left is None else min(frames, self._left)
+        self._source.skip(frames)
+        self._left = None if self._left is None else self._left - frames
+
+    def close(self) -> None:
+        """Close the recording."""
+        self._source.close()
 
 
 def _promised(file: Any, size: int, pread: PRead) -> int:

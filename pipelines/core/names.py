@@ -13,7 +13,7 @@ from pipelines.core.spool import KeyBuckets
 class Names:
     """Collects the items' names, in flat memory. A context manager. `name_of` None: there are no such files."""
 
-    def __init__(self, name_of: Optional[Callable[[Item], str]]) -> None:
+    def __init__(self, name_of: Optional[Callable[[Item], Optional[str]]]) -> None:
         self._name_of = name_of
         self._keys = KeyBuckets() if name_of is not None else None
 
@@ -30,9 +30,11 @@ class Names:
             return None
         item = Item(index, "", fields.audio_filepath, fields.duration, fields.offset, row, fields.size)
         try:
-            self._keys.add(key_of(self._name_of(item), 0.0), index)
+            name = self._name_of(item)
         except ItemError as error:
             return str(error)
+        if name is not None:
+            self._keys.add(key_of(name, 0.0), index)
         return None
 
     def refuse_shared(self, path: Path) -> None:

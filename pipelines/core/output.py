@@ -57,9 +57,14 @@ class OutputWriter:
             os.fsync(self._file.fileno())  # type: ignore[union-attr]
             self._file.close()  # type: ignore[union-attr]
 
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
     def publish(self) -> OutputFile:
         """Give the private file its final name."""
-        digest = self._digest.hexdigest()
+        digest = self.sha256
         with store.teaching(self.path):
             if self.path.exists():
                 present = store.sha256_of(self.path)

@@ -142,8 +142,8 @@ class Pipeline:
     """Fields that the default output adds to the manifest."""
     merge_in_environment: bool = False
     """Whether `outputs` needs the pipeline's environment; the merge then never runs in the launcher's."""
-    output_name: Optional[Callable[[Item, Parameters], str]] = None
-    """Where a pipeline writes a file for each item: its name. Raises ItemError where the item allows of none.
+    output_name: Optional[Callable[[Item, Parameters], Optional[str]]] = None
+    """Where a pipeline writes a file for each item: its name. None: no file is written. Raises ItemError where there can be none.
 
     Asked for every row of a manifest before anything is launched; two items of one name are refused."""
     is_whole: Optional[Callable[[bytes], bool]] = None

@@ -153,7 +153,7 @@ class Run:
         return known(self.manifest, identities) or scan(self.manifest, requires, self._name_of)
 
     @property
-    def _name_of(self) -> Optional[Callable[[Item], str]]:
+    def _name_of(self) -> Optional[Callable[[Item], Optional[str]]]:
         """What a pipeline that writes a file for each item calls it."""
         name, parameters = self.pipeline.output_name, self.plan.parameters
         return None if name is None else lambda item: name(item, parameters)

@@ -1,0 +1,34 @@
+"""Speech to speech: a manifest of recordings (or of units) → the same speech said again from its discrete units."""
+
+from __future__ import annotations
+
+from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
+from pipelines.sts.options import add_arguments, needs, output_name, parameters
+from pipelines.sts.outputs import StsOutput
+from pipelines.units import files
+
+
+def load(parameters: Parameters, resources: Resources) -> Processor:
+    """Encoder and vocoder, ready to work; imports torch. Raises EnvironmentNotFit, UsageError."""
+    from pipelines.units import environment
+
+    environment.verify(parameters)
+    from pipelines.sts.processor import StsProcessor
+
+    return StsProcessor(parameters, resources)
+
+
+PIPELINE = Pipeline(
+    name="sts",
+    summary="Speech resynthesised from discrete units: each recording, or each row of units, becomes a file.",
+    load=load,
+    environment="units",
+    environments={"backend textless": "sts"},
+    requires=("audio_filepath",),
+    add_arguments=add_arguments,
+    parameters=parameters,
+    outputs=StsOutput,
+    output_name=output_name,
+    is_whole=files.is_whole,
+    needs=needs,
+)

@@ -1,0 +1,145 @@
+"""The options of `sts` that change results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from pipelines.core.errors import UsageError
+from pipelines.core.manifest import Item, items
+from pipelines.core.pipeline import Parameters
+from pipelines.units import models, naming, packed
+from pipelines.units import options as units
+
+AUDIO, UNITS = "audio", "units"
+GRIFFIN_LIM = "griffin-lim"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the operand DATASET and the options."""
+    naming.add_arguments(parser)
+    units.add_arguments(parser)
+    group = parser.add_argument_group("speech")
+    group.add_argument(
+        "--from",
+        dest="origin",
+        choices=(AUDIO, UNITS),
+        default=AUDIO,
+        help="audio: the recordings are encoded and said again; units: the manifest's units are spoken (those of "
+        "`encode`, or a field `units` with integers) (default: audio)",
+    )
+    group.add_argument(
+        "--vocoder",
+        metavar="NAME",
+        help=f"the voice: a unit HiFi-GAN, or {GRIFFIN_LIM} for log-mel units (default: the one published for the units)",
+    )
+    group.add_argument("--speaker", metavar="NAME", help="a speaker of the vocoder, by name or number (default: 0)")
+    group.add_argument("--style", metavar="NAME", help="a style of the vocoder, by name or number (default: 0)")
+    group.add_argument(
+        "--deduplicate",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="say each run of equal units as one frame: loses the timing (default: no)",
+    )
+    group.add_argument("--audio-format", choices=("wav", "flac"), default="wav", help="of the files (default: wav)")
+    naming.add_root(group)  # type: ignore[arg-type]
+
+
+def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
+    """The command that fits the codebook, where that is to be done first."""
+    return units.needs(options) if options.origin == AUDIO else None
+
+
+def parameters(options: argparse.Namespace) -> Parameters:
+    """The validated options, every default filled in. Raises UsageError."""
+    chosen = units.parameters(options) if options.origin == AUDIO else _of_manifest(options)
+    values: dict[str, Any] = {
+        "dataset": naming.dataset(options),
+        "root": naming.root(options),
+        "from": options.origin,
+        "deduplicate": options.deduplicate,
+        "audio_format": options.audio_format,
+        **chosen,
+        **_voice(options, chosen),
+    }
+    naming.verify_free(naming.folder(values["dataset"]), "speech", made(values))
+    return values
+
+
+def made(parameters: Parameters) -> dict[str, Any]:
+    """How the speech in a dataset's folder is made, whatever manifests it is of."""
+    names = (
+        *("from", "units", "codebook_digest", "dense_digest", "backend", "precision", "chunking", "deduplicate"),
+        *("vocoder", "vocoder_digest", "speaker", "style", "audio_format"),
+    )
+    return {name: parameters[name] for name in names}
+
+
+def output_name(item: Item, parameters: Parameters) -> str:
+    """The item's file, below the dataset's folder."""
+    return f"{naming.relative(item, parameters)}.{parameters['audio_format']}"
+
+
+def _of_manifest(options: argparse.Namespace) -> dict[str, Any]:
+    """Which units a manifest of units holds: as --units says, else as the packed units say that its first row names."""
+    manifest = Path(options.source).expanduser().absolute()
+    if options.units is not None:
+        chosen = units.of_units(units.codebook_name(options.units, manifest), units.needs(options))
+    else:
+        first = next(items(manifest, keyed=False), None)
+        where = first.fields().get("units_filepath") if first is not None else None
+        if not isinstance(where, str) or where.endswith(".pt"):
+            raise UsageError(
+                f"{manifest} does not tell which units it holds: its first row names no packed units (`units_filepath`). "
+                "Say it with --units NAME, the codebook that the units were made with."
+            )
+        chosen = units.of_units(packed.describe(Path(where)).codebook)
+    settings = {"backend": options.backend, "precision": options.precision, "chunking": options.chunking}
+    return {**chosen, **settings, "chunk_s": units.CHUNK_S}
+
+
+def _voice(options: argparse.Namespace, chosen: Parameters) -> dict[str, Any]:
+    """The vocoder, its speaker and style by number. Raises UsageError where they do not fit."""
+    features = models.describe(chosen["codebook"], "codebook").config["features"]["kind"]
+    name = options.vocoder or (GRIFFIN_LIM if features == "logmel" else f"{Path(chosen['units']).name}-hifigan")
+    if name == GRIFFIN_LIM:
+        if features != "logmel":
+            raise UsageError(
+                f"--vocoder {GRIFFIN_LIM} turns log-mel bands into speech, and {chosen['units']} are units of HuBERT "
+                "features, which it cannot undo. Name a unit HiFi-GAN that was trained on these units."
+            )
+        for flag in ("speaker", "style"):
+            if getattr(options, flag) is not None:
+                raise UsageError(f"--{flag} belongs to a vocoder with several; {GRIFFIN_LIM} has none.")
+        return {"vocoder": name, "vocoder_digest": None, "speaker": None, "style": None}
+    info = models.describe(name, "hifigan")
+    size = info.config["vocabulary_size"]
+    if size != chosen["vocabulary_size"]:
+        raise UsageError(
+            f"The vocoder {info.name} speaks {size:,} different units, and {chosen['units']} has "
+            f"{chosen['vocabulary_size']:,}: it was trained on others, and would speak noise. Name the vocoder of these "
+            "units with --vocoder, or the units of this vocoder with --units."
+        )
+    speaker = _one_of("speaker", options.speaker, info.config.get("speakers"), info.name)
+    style = _one_of("style", options.style, info.config.get("styles"), info.name)
+    return {"vocoder": str(info.folder), "vocoder_digest": info.digest, "speaker": speaker, "style": style}
+
+
+def _one_of(kind: str, asked: Optional[str], names: Optional[Sequence[str]], vocoder: str) -> Optional[int]:
+    """The number of a speaker or style; None where the vocoder has but one."""
+    if not names:
+        if asked is not None:
+            raise UsageError(f"The vocoder {vocoder} has a single {kind}; leave --{kind} out.")
+        return None
+    if asked is None:
+        return 0
+    if asked in names:
+        return list(names).index(asked)
+    if asked.isdigit() and int(asked) < len(names):
+        return int(asked)
+    some = ", ".join(names[:10])
+    raise UsageError(
+        f"The vocoder {vocoder} has no {kind} {asked!r}. It has {len(names)}: {some}{', …' if len(names) > 10 else ''} "
+        f"(or a number from 0 to {len(names) - 1})."
+    )

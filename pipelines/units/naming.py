@@ -1,0 +1,133 @@
+"""Where a pipeline writes the file of an item: below `output/DATASET`, as the item lies below the dataset's folder."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Mapping, Optional
+
+import msgspec
+
+from pipelines.core import paths, store
+from pipelines.core.errors import ItemError, UsageError
+from pipelines.core.manifest import Item
+
+_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the operand DATASET."""
+    parser.add_argument("dataset", metavar="DATASET", help="the dataset's name: results go below output/DATASET")
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the dataset's folder begins."""
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="the folder that the recordings lie below; their paths below it are kept (default: the first folder named "
+        "DATASET in each path)",
+    )
+
+
+def dataset(options: argparse.Namespace) -> str:
+    """The validated operand. Raises UsageError."""
+    name = str(options.dataset)
+    if not _DATASET.fullmatch(name):
+        raise UsageError(
+            f"DATASET is {name!r}, and must be one folder's name: letters, digits, and . _ - + (not first). Results go "
+            "to output/DATASET; it should be the name of the recordings' own folder (as in /data/expresso/audio/x.wav "
+            "with DATASET expresso), or any name with --root."
+        )
+    return name
+
+
+def root(options: argparse.Namespace) -> Optional[str]:
+    """The validated option. Raises UsageError."""
+    if options.root is None:
+        return None
+    folder = Path(options.root).expanduser().absolute()
+    if not folder.is_dir():
+        raise UsageError(
+            f"--root is {folder}, which is not a folder here. Name the folder that the recordings lie below."
+        )
+    return str(folder)
+
+
+def folder(name: str) -> Path:
+    """`output/DATASET`."""
+    return paths.home() / "output" / name
+
+
+def span(item: Item) -> Optional[tuple[float, Optional[float]]]:
+    """Start and duration in seconds of an item that is a stretch of a recording; None for a whole one."""
+    return (item.offset, item.duration) if b'"offset"' in item.row and "offset" in item.fields() else None
+
+
+def relative(item: Item, parameters: Mapping[str, Any]) -> PurePosixPath:
+    """The item's path below the dataset's folder, a stretch with its start and end in seconds, without suffix.
+
+    Raises ItemError where the item does not lie there.
+    """
+    path = PurePosixPath(item.audio_filepath)
+    below = _below(path, parameters)
+    stem = below.stem if below.suffix else below.name
+    stretch = span(item)
+    if stretch is not None:
+        start, duration = stretch
+        end = "end" if duration is None else f"{start + duration:.3f}"
+        stem = f"{stem}_{start:.3f}-{end}"
+    return below.with_name(stem)
+
+
+def _below(path: PurePosixPath, parameters: Mapping[str, Any]) -> PurePosixPath:
+    top = parameters["root"]
+    if top is not None:
+        if ".." not in path.parts and path.is_relative_to(top) and path != PurePosixPath(top):
+            return path.relative_to(top)
+        raise ItemError(f"{path} does not lie below --root {top}")
+    name = parameters["dataset"]
+    parts = path.parts[:-1]
+    if name not in parts or ".." in parts:
+        raise ItemError(
+            f"{path} has no folder named {name!r}, which says where its place below output/{name} begins: name the "
+            f"folder that the recordings lie below with --root (for this one --root {path.parent})"
+        )
+    return PurePosixPath(*path.parts[parts.index(name) + 1 :])
+
+
+ADVICE = "Give this one another DATASET (with --root, if that is no folder in the recordings' paths)."
+
+
+def verify_free(where: Path, kind: str, made: Mapping[str, Any]) -> None:
+    """Raise UsageError where the folder holds `kind` (units, speech) made otherwise, as its claim tells."""
+    try:
+        text = (where / f".{kind}.json").read_bytes()
+    except OSError:
+        return
+    if text != _text(made):
+        raise UsageError(
+            f"{where} holds {kind} made with other settings ({_difference(text, made)}), and the two must not mix. "
+            f"{ADVICE}"
+        )
+
+
+def claim(where: Path, kind: str, made: Mapping[str, Any]) -> None:
+    """Say in a folder how its `kind` is made; first wins. Raises UsageError as `verify_free`."""
+    store.publish(where / f".{kind}.json", _text(made))
+    verify_free(where, kind, made)
+
+
+def _difference(text: bytes, made: Mapping[str, Any]) -> str:
+    try:
+        before = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return "the note about them cannot be read"
+    names = sorted({*before, *made})
+    told = [f"{name} {before.get(name)}, now {made.get(name)}" for name in names if before.get(name) != made.get(name)]
+    return "; ".join(told)
+
+
+def _text(made: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(made, order="deterministic") + b"\n"
