@@ -9,12 +9,26 @@ run_pipeline() {
   repository=$(CDPATH='' cd -P -- "$repository" && pwd)
   _open_log "$name"
   environment=$(sed -n 's/^environment *= *"\(.*\)".*/\1/p' "$repository/pipelines/$name/pipeline.toml")
-  environment=${environment:-$name}
+  environment=$(_other_environment "$repository/pipelines/$name/pipeline.toml" "$@" || echo "${environment:-$name}")
   _find_python "$environment" || exit 3
   # The code comes from the repository, whatever lies in the folder that the job was submitted from.
   export PYTHONPATH=$repository PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
   unset PYTHONHOME
   exec "$python" -m "pipelines.$name" "$@"
+}
+
+# The environment that an option asks for (`"backend textless" = "sts"` in the pipeline's description); fails if none does.
+_other_environment() {
+  local file=$1 option value environment given
+  shift
+  given=" $* "
+  while read -r option value environment; do
+    if [[ ${given//=/ } == *" --$option $value "* ]]; then
+      echo "$environment"
+      return 0
+    fi
+  done < <(sed -n 's/^"\([a-z_-]*\) \([^ "]*\)" *= *"\([^"]*\)".*/\1 \2 \3/p' "$file")
+  return 1
 }
 
 # Slurm ends a job without a word when the folder of its --output does not exist, so that is /dev/null, and the log is

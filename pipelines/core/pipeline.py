@@ -143,7 +143,7 @@ class Pipeline:
     merge_in_environment: bool = False
     """Whether `outputs` needs the pipeline's environment; the merge then never runs in the launcher's."""
     output_name: Optional[Callable[[Item, Parameters], Optional[str]]] = None
-    """Where a pipeline writes a file for each item: its name. None: no file is written. Raises ItemError where there can be none.
+    """Where a pipeline writes a file for each item: its name, or None for no file. ItemError: there can be none.
 
     Asked for every row of a manifest before anything is launched; two items of one name are refused."""
     is_whole: Optional[Callable[[bytes], bool]] = None

@@ -91,7 +91,9 @@ def check(fields: Fields, row: bytes, requires: tuple[str, ...], extra: tuple[st
 
 
 def scan(
-    path: Path, requires: tuple[str, ...] = ("audio_filepath",), name_of: Optional[Callable[[Item], Optional[str]]] = None
+    path: Path,
+    requires: tuple[str, ...] = ("audio_filepath",),
+    name_of: Optional[Callable[[Item], Optional[str]]] = None,
 ) -> Scan:
     """Read a manifest once: validate every row, find duplicates, identify it. Memory does not grow with its length.
 

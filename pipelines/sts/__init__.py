@@ -20,7 +20,7 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
 
 PIPELINE = Pipeline(
     name="sts",
-    summary="Speech resynthesised from discrete units: each recording, or each row of units, becomes a file.",
+    summary="Speech said again from its discrete units: a file for each recording, or row of units.",
     load=load,
     environment="units",
     environments={"backend textless": "sts"},

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--vocoder",
         metavar="NAME",
-        help=f"the voice: a unit HiFi-GAN, or {GRIFFIN_LIM} for log-mel units (default: the one published for the units)",
+        help=f"the voice: a unit HiFi-GAN, or {GRIFFIN_LIM} for log-mel units (default: the units' published one)",
     )
     group.add_argument("--speaker", metavar="NAME", help="a speaker of the vocoder, by name or number (default: 0)")
     group.add_argument("--style", metavar="NAME", help="a style of the vocoder, by name or number (default: 0)")
@@ -82,7 +82,7 @@ def output_name(item: Item, parameters: Parameters) -> str:
 
 
 def _of_manifest(options: argparse.Namespace) -> dict[str, Any]:
-    """Which units a manifest of units holds: as --units says, else as the packed units say that its first row names."""
+    """Which units a manifest of units holds: as --units says, else as its first row's packed units say."""
     manifest = Path(options.source).expanduser().absolute()
     if options.units is not None:
         chosen = units.of_units(units.codebook_name(options.units, manifest), units.needs(options))
@@ -91,8 +91,8 @@ def _of_manifest(options: argparse.Namespace) -> dict[str, Any]:
         where = first.fields().get("units_filepath") if first is not None else None
         if not isinstance(where, str) or where.endswith(".pt"):
             raise UsageError(
-                f"{manifest} does not tell which units it holds: its first row names no packed units (`units_filepath`). "
-                "Say it with --units NAME, the codebook that the units were made with."
+                f"{manifest} does not tell which units it holds: its first row names no packed units "
+                "(`units_filepath`). Say it with --units NAME, the codebook that the units were made with."
             )
         chosen = units.of_units(packed.describe(Path(where)).codebook)
     settings = {"backend": options.backend, "precision": options.precision, "chunking": options.chunking}
@@ -118,8 +118,8 @@ def _voice(options: argparse.Namespace, chosen: Parameters) -> dict[str, Any]:
     if size != chosen["vocabulary_size"]:
         raise UsageError(
             f"The vocoder {info.name} speaks {size:,} different units, and {chosen['units']} has "
-            f"{chosen['vocabulary_size']:,}: it was trained on others, and would speak noise. Name the vocoder of these "
-            "units with --vocoder, or the units of this vocoder with --units."
+            f"{chosen['vocabulary_size']:,}: it was trained on others, and would speak noise. Name the vocoder of "
+            "these units with --vocoder, or the units of this vocoder with --units."
         )
     speaker = _one_of("speaker", options.speaker, info.config.get("speakers"), info.name)
     style = _one_of("style", options.style, info.config.get("styles"), info.name)
@@ -138,8 +138,8 @@ def _one_of(kind: str, asked: Optional[str], names: Optional[Sequence[str]], voc
         return list(names).index(asked)
     if asked.isdigit() and int(asked) < len(names):
         return int(asked)
-    some = ", ".join(names[:10])
+    some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     raise UsageError(
-        f"The vocoder {vocoder} has no {kind} {asked!r}. It has {len(names)}: {some}{', …' if len(names) > 10 else ''} "
-        f"(or a number from 0 to {len(names) - 1})."
+        f"The vocoder {vocoder} has no {kind} {asked!r}. It has {len(names)}: {some} (or a number from 0 "
+        f"to {len(names) - 1})."
     )

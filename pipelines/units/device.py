@@ -25,8 +25,8 @@ def choose(precision: str) -> torch.device:
     if os.environ.get("CUDA_VISIBLE_DEVICES") and os.environ.get("SLURM_JOB_ID"):
         raise EnvironmentNotFit(
             f"Slurm gave this task a GPU (CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}), and torch "
-            f"{torch.__version__} cannot use it: the environment has the build for CPUs, or the driver is too old. Make "
-            "the environment on a node with a GPU, or with VOXARRAY_TORCH=cuda (`./voxarray env create units`); "
+            f"{torch.__version__} cannot use it: the environment has the build for CPUs, or the driver is too old. "
+            "Make the environment on a node with a GPU, or with VOXARRAY_TORCH=cuda (`./voxarray env create units`); "
             f"to run on the CPU all the same, export {VARIABLE}=cpu."
         )
     return torch.device("cpu")

@@ -39,7 +39,9 @@ class Features(Protocol):
 class Recording(Protocol):
     """What is encoded: its samples as blocks (float32, 16 kHz, full scale ±1), afresh at each call."""
 
-    def __call__(self) -> Iterator[Float32]: ...
+    def __call__(self) -> Iterator[Float32]:
+        """Its blocks, from the beginning."""
+        ...
 
 
 class _Waiting(NamedTuple):
@@ -63,7 +65,7 @@ class Padding:
 
 
 class UnitEncoder:
-    """Encodes recordings. Safe to call from several threads on a CPU; each call's results depend on its items alone."""
+    """Encodes recordings. On a CPU, safe to call from several threads. A result depends on its recording alone."""
 
     def __init__(  # noqa: PLR0917
         self,

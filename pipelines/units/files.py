@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Iterator
@@ -28,7 +27,7 @@ def is_whole(result: bytes) -> bool:
     if not written.path:
         return True
     try:
-        return os.stat(written.path).st_size == written.bytes
+        return Path(written.path).stat().st_size == written.bytes
     except OSError:
         return False
 

@@ -26,8 +26,8 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root",
         metavar="DIR",
-        help="the folder that the recordings lie below; their paths below it are kept (default: the first folder named "
-        "DATASET in each path)",
+        help="the folder that the recordings lie below; their paths below it are kept (default: the first folder "
+        "named DATASET in each path)",
     )
 
 
@@ -36,8 +36,8 @@ def dataset(options: argparse.Namespace) -> str:
     name = str(options.dataset)
     if not _DATASET.fullmatch(name):
         raise UsageError(
-            f"DATASET is {name!r}, and must be one folder's name: letters, digits, and . _ - + (not first). Results go "
-            "to output/DATASET; it should be the name of the recordings' own folder (as in /data/expresso/audio/x.wav "
+            f"DATASET is {name!r}, and must be one folder's name: letters, digits, and . _ - + (not first). Results "
+            "go to output/DATASET; it should be the name of the recordings' own folder (/data/expresso/audio/x.wav "
             "with DATASET expresso), or any name with --root."
         )
     return name

@@ -8,7 +8,7 @@ them (uint16, frames that each unit lasts), `index.npy` (int64, shape (items, 3)
     shard, first, count = index[row]
     units = numpy.load(f"units-{shard:05d}.npy", mmap_mode="r")[first : first + count]
 
-Format of the arrays: NumPy's .npy, version 1.0. A unit that lasts longer than 65,535 frames is written as several runs.
+Format of the arrays: NumPy's .npy, version 1.0. A unit that lasts over 65,535 frames is written as several runs.
 The writer needs the standard library alone: merges happen in the launcher's Python too.
 """
 

@@ -1,8 +1,8 @@
 """Recordings cut into pieces that a model takes at once, and which frames of each piece count.
 
 Attention looks at the whole of what it is given, and costs its length squared, so long recordings go in pieces.
-`overlapping`: pieces share `context` frames with each neighbour on both sides of a cut, and a frame counts in the piece
-where it lies further from the cut; every frame of the recording is there once. `textless`: pieces end to end, as
+`overlapping`: pieces share `context` frames with each neighbour on both sides of a cut, and a frame counts in the
+piece where it lies further from the cut; every frame of the recording is there once. `textless`: pieces end to end, as
 textlesslib cuts them; each cut loses the frames that would straddle it.
 """
 

@@ -1,0 +1,38 @@
+"""Commands of the units that need their environment: started there, with the arguments as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Sequence
+
+from pipelines.core import paths
+from slurm import environments
+
+
+def import_checkpoint(arguments: Sequence[str]) -> int:
+    """`import-checkpoint …`: a published checkpoint becomes a model folder."""
+    return _run("units", "pipelines.units.importing", arguments)
+
+
+def parity(arguments: Sequence[str]) -> int:
+    """`parity encode …`: both backends on the same files."""
+    if not any(argument in ("-h", "--help") for argument in arguments):
+        environments.ensure("sts")
+    both = [
+        "--native-python",
+        str(environments.python("units")),
+        "--reference-python",
+        str(environments.python("sts")),
+    ]
+    return _run("units", "pipelines.units.parity", [*arguments, *both])
+
+
+def _run(environment: str, module: str, arguments: Sequence[str]) -> int:
+    environments.ensure(environment)
+    command = [str(environments.python(environment)), "-m", module, *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(paths.repository()), "VOXARRAY_HOME": str(paths.home())}
+    try:
+        return subprocess.run(command, env=variables, check=False).returncode
+    except KeyboardInterrupt:
+        return 1
