@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from pipelines.core.errors import DONE, NOT_FIT, UsageError, VoxarrayError
-from slurm.envs import build, places
+from slurm.envs import build, places, sources
 from slurm.envs.check import check
 from slurm.envs.definition import Definition, find, names
 
@@ -94,6 +94,7 @@ def _list(options: argparse.Namespace) -> int:
         if places.is_current(folder, definition):
             state = f"ready, Python {stamp['python']}, by {stamp['tool']}"
             state += f", torch {stamp['torch']}" if "torch" in stamp else ""
+            state += f", without {stamp['lacking']}" if "lacking" in stamp else ""
         else:
             state = "out of date" if stamp else "not made"
         print(f"{definition.name:12} {state:36} {folder}")
@@ -104,7 +105,11 @@ def _create(options: argparse.Namespace) -> int:
     if not options.names:
         raise UsageError(f"`env create` makes the environments that it is told to: {', '.join(names())}.")
     for definition in _chosen(options):
-        print(f"{definition.name:12} {build.create(definition)}")
+        was_ready = places.is_current(places.prefix(definition), definition)
+        prefix = build.create(definition)
+        if was_ready:
+            sources.add_lacking(definition, prefix)
+        print(f"{definition.name:12} {prefix}")
     return DONE
 
 

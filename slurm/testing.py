@@ -15,6 +15,7 @@ from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, VoxarrayError
 from pipelines.core.paths import repository
 from slurm.environments import ensure, python
 from slurm.envs import interpreters, places
+from slurm.envs.definition import find
 
 _ENGINE_PYTHONS = ("3.9", "3.13")
 """Both ends of what the engine promises to run on."""
@@ -49,8 +50,9 @@ def main(argv: Sequence[str]) -> int:
 def _set_up() -> List[str]:
     """System packages and environments; the names of the engine's environments that this machine can have."""
     subprocess.run(["bash", str(repository() / "tests" / "system-packages.sh")], check=True)
-    for name in ("vad", "test"):
+    for name in ("vad", "units", "test"):
         ensure(name)
+    _set_up_reference()
     engines: List[str] = []
     for version in _ENGINE_PYTHONS:
         if interpreters.find([version]) is None:
@@ -59,6 +61,17 @@ def _set_up() -> List[str]:
             ensure(f"engine-{version}")
             engines.append(f"engine-{version}")
     return engines
+
+
+def _set_up_reference() -> None:
+    """The environment of fairseq, where this machine can have it; its tests say that they are left out elsewhere."""
+    try:
+        if interpreters.find(find("sts").pythons) is None:
+            places.say("SKIPPED: the comparison with fairseq: this machine has no Python 3.9")
+        else:
+            ensure("sts")
+    except (VoxarrayError, subprocess.CalledProcessError) as error:
+        places.say(f"SKIPPED: the comparison with fairseq: {error}")
 
 
 def _checks(engines: Sequence[str]) -> List[Tuple[str, List[str]]]:

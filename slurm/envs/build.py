@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from pipelines.core.errors import EnvironmentNotFit
-from slurm.envs import conda, libraries, places, torch
+from slurm.envs import conda, libraries, places, sources, torch
 from slurm.envs.definition import Definition
 from slurm.envs.uv import Uv
 
@@ -60,6 +60,7 @@ def _make(definition: Definition, root: Path, prefix: Path) -> None:
     try:
         tool = stamp["tool"] if usable else _make_prefix(uv, definition, prefix)
         extras = torch.sync(uv, definition, prefix)
+        extras.update(sources.complete(uv, definition, prefix))
         extras.update(libraries.complete(definition, prefix))
     except subprocess.CalledProcessError as error:
         raise EnvironmentNotFit(

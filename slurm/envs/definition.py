@@ -6,6 +6,7 @@
     #: include launcher vad   environments whose requirements belong to this one
     #: without torchaudio     dependencies of dependencies that are never installed
     #: torch torch==2.13.0    the layer that differs by machine (see `slurm.envs.torch`)
+    #: git NAME=URL@COMMIT    packages that only git repositories have (see `slurm.envs.sources`)
     #: library libc++.so.1=libc++1  shared libraries of the system, and the Debian package of each
     #: import numpy soundfile modules that `env check` imports
     #: call ten_vad:TenVad    and things that it calls without arguments
@@ -23,7 +24,7 @@ from pipelines.core.errors import UsageError
 from pipelines.core.paths import repository
 
 _DIRECTIVE = re.compile(r"^#:\s*(\w+)\s+(.*)$")
-_KEYS = ("python", "include", "without", "torch", "library", "import", "call")
+_KEYS = ("python", "include", "without", "torch", "git", "library", "import", "call")
 _VERSIONED = re.compile(r"^(?P<base>.+)-(?P<python>3\.\d+)$")
 
 
@@ -38,6 +39,7 @@ class Definition:
     includes: Tuple[str, ...] = ()
     without: Tuple[str, ...] = ()
     torch: Tuple[str, ...] = ()
+    git: Tuple[str, ...] = ()
     libraries: Tuple[str, ...] = ()
     imports: Tuple[str, ...] = ()
     calls: Tuple[str, ...] = ()
@@ -106,6 +108,7 @@ def _read(name: str, base: str, python: Optional[str]) -> Definition:
         for key, values in (
             ("without", other.without),
             ("torch", other.torch),
+            ("git", other.git),
             ("library", other.libraries),
             ("import", other.imports),
             ("call", other.calls),
@@ -121,6 +124,7 @@ def _read(name: str, base: str, python: Optional[str]) -> Definition:
         # what one included environment leaves out, another may ask for
         without=tuple(package for package in words["without"] if package not in wanted),
         torch=tuple(words["torch"]),
+        git=tuple(words["git"]),
         libraries=tuple(words["library"]),
         imports=tuple(words["import"]),
         calls=tuple(words["call"]),

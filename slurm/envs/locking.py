@@ -17,7 +17,7 @@ from slurm.envs import index, places, torch
 from slurm.envs.definition import Definition, file_digest, find, locked_pins
 from slurm.envs.uv import executable
 
-_HEADER = "# Made from envs/{base}.txt by `./voxarray env lock {base}`; every Python from {oldest}, every platform.\n"
+_HEADER = "# Made from envs/{base}.txt by `./voxarray env lock {base}`; {pythons}, every platform.\n"
 _TOGETHER = "# With envs/{base}.cuda.lock, SHA-256 {digest}\n"
 """So that the digest of the lock, by which an environment is known to be current, changes with its torch too."""
 
@@ -60,7 +60,8 @@ def oldest(definition: Definition) -> str:
 
 def _compile(definition: Definition, scratch: Path, output: Path) -> None:
     requirements = scratch / f"{definition.base}.txt"
-    requirements.write_text("\n".join([*definition.requirements, *definition.torch]) + "\n", encoding="utf-8")
+    wanted = _bounded([*definition.requirements, *definition.torch], definition.pythons)
+    requirements.write_text("\n".join(wanted) + "\n", encoding="utf-8")
     overrides = scratch / "without.txt"
     # a marker that is never true: uv resolves as if no package asked for these
     never = "".join(f"{package}; python_version < '3'\n" for package in definition.without)
@@ -80,8 +81,19 @@ def _compile(definition: Definition, scratch: Path, output: Path) -> None:
         ) from error
 
 
+def _bounded(requirements: Sequence[str], pythons: Sequence[str]) -> List[str]:
+    """The requirements, for no newer Python than the only one accepted: uv bounds them from below alone."""
+    if len(pythons) > 1:
+        return list(requirements)
+    above = f"python_version < '3.{int(pythons[0].split('.')[1]) + 1}'"
+    parts = [line.partition(";") for line in requirements]
+    return [f"{name}; ({marker.strip()}) and {above}" if marker else f"{name}; {above}" for name, _, marker in parts]
+
+
 def _header(definition: Definition) -> str:
-    return _HEADER.format(base=definition.base, oldest=oldest(definition))
+    several = len(definition.pythons) > 1
+    pythons = f"every Python from {oldest(definition)}" if several else f"Python {definition.pythons[0]}"
+    return _HEADER.format(base=definition.base, pythons=pythons)
 
 
 def _entries(lock_text: str, layer: Iterable[str], keep: bool) -> str:
