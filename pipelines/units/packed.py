@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Units = npt.NDArray[np.uint16]
+else:
+    Units = Any
 
 FORMAT = 1
 SHARD_UNITS = 1 << 25

@@ -34,7 +34,7 @@ class Cut(NamedTuple):
     longest: int
     """Samples of a piece at most."""
     context: int
-    """Frames that a piece shares with each neighbour; 0 and `textless` together."""
+    """Frames that a piece shares with each neighbour: 1 or more; 0 and `textless` together."""
     mode: str = OVERLAPPING
 
     def frames(self, samples: int) -> int:
