@@ -26,8 +26,8 @@ SAID = {
 
 def write(folder, items, deduplicate=True, shard_units=1 << 20):
     writer = PackedWriter(folder, deduplicate, {}, shard_units)
-    for number, frames in enumerate(items):
-        frames = np.asarray(frames, np.uint16)
+    for number, item in enumerate(items):
+        frames = np.asarray(item, np.uint16)
         units, durations = deduplicated(frames) if deduplicate else (frames, None)
         row = json.dumps({"audio_filepath": f"/corpus/{number}.wav", "duration": len(frames) / 50}).encode()
         tail = durations.tobytes() if deduplicate else b""
@@ -147,7 +147,7 @@ def test_text_forms(tmp_path, form, frames, lines, shard_units):
 
 def test_text_of_units_that_are_not_deduplicated(tmp_path):
     write(tmp_path, ITEMS, deduplicate=False)
-    assert list(export.lines(tmp_path, "gslm", frames=False))[0] == "/corpus/0.wav|5 5 5 9"
+    assert next(export.lines(tmp_path, "gslm", frames=False)) == "/corpus/0.wav|5 5 5 9"
 
 
 def test_the_command(tmp_path, capsys):
