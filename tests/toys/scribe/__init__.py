@@ -19,13 +19,13 @@ class Processor:
     batch_items = 2
     batch_seconds = 1e9
 
-    def __init__(self, parameters: Mapping[str, Any], resources: Resources) -> None:
+    def __init__(self, parameters: Mapping[str, Any], _: Resources) -> None:
         self._parameters = parameters
 
     def process(self, items: Sequence[Item]) -> Sequence[dict[str, Any]]:
         seen = os.environ.get("TOY_SEEN")
         if seen:
-            with open(seen, "a", encoding="utf-8") as file:
+            with Path(seen).open("a", encoding="utf-8") as file:
                 file.writelines(f"{Path(item.audio_filepath).name}\n" for item in items)
         return [self._written(item) for item in items]
 
