@@ -62,6 +62,10 @@ class ItemError(Exception):
     """One item cannot be processed. The message goes into the ledger; without the item's path, causes group."""
 
 
+class Unfinished(Exception):  # noqa: N818 - nothing is wrong
+    """A pipeline was told to stop in the middle of an item; the next attempt goes on. No strike against the item."""
+
+
 def listed(entries: Iterable[str], total: int) -> str:
     """`entries` joined for a message, at most `LISTED` of them, with how many more of `total` there are."""
     shown: list[str] = []

@@ -150,6 +150,9 @@ class Pipeline:
     """Where a pipeline writes a file for each item: whether the file of a result (JSON) is still what was written.
 
     An item whose file is not counts as missing."""
+    resumes: bool = False
+    """Whether an item that was interrupted goes on where it was (a training). Vanished tasks are then no evidence
+    against it, and the processor's `stop()`, called in a signal handler, ends `process` soon with `Unfinished`."""
     needs: Optional[Callable[[argparse.Namespace], Optional[Sequence[str]]]] = None
     """The command line (pipeline, operands, options) whose run must be complete before this one can start, if any."""
 

@@ -29,7 +29,9 @@ def question(run: Run, launch: int, task: int, seen: Optional[str], strike: bool
     suspects: list[Item] = []
     for crumbs in inflight.left_behind(run.state_folder(launch), task):
         found = _items(run, launch, task, crumbs)
-        if strike and crumbs.alone and len(found) == 1:
+        # Whoever trains for days outlives nodes: that a task vanished says nothing about an item that goes on.
+        counts = strike and not (seen is None and run.pipeline.resumes)
+        if counts and crumbs.alone and len(found) == 1:
             _publish(run, launch, task, found[0], seen)
         suspects += found
         with suppress(OSError):

@@ -13,11 +13,11 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
-from typing import Iterable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 from pipelines.core import batch, clock, heartbeat, ledger, parts, provenance, store
 from pipelines.core.batch import Outcome
-from pipelines.core.errors import DONE, STOPPED_BY_WARNING
+from pipelines.core.errors import DONE, STOPPED_BY_WARNING, Unfinished
 from pipelines.core.heartbeat import Beating, End, Heartbeat
 from pipelines.core.inflight import Breadcrumb
 from pipelines.core.journal import Journal
@@ -47,6 +47,8 @@ class TaskLoop:
         self.deal = run.deal(launch)
         self.alone = set(alone)
         self.stopping = False
+        self._stop: Optional[Callable[[], None]] = None
+        self._unfinished = False
         self._standings: dict[str, ledger.Standing] = {}
         self._retry: list[Item] = []
         self._part = parts.PartWriter(run.parts_folder(launch), run.id, launch, task)
@@ -76,6 +78,8 @@ class TaskLoop:
         """
         self.beat.signal = signal.Signals(number).name
         self.stopping = True
+        if self._stop is not None:
+            self._stop()
 
     def work(self) -> int:
         """Settle the task's items. Returns the exit status: DONE, or STOPPED_BY_WARNING with work left."""
@@ -97,13 +101,14 @@ class TaskLoop:
             self.beat.state = "loading"
             beating.now()
             processor = self.run.pipeline.load(self.run.plan.parameters, self.resources)
+            self._stop = getattr(processor, "stop", None)
             journal = self._part.journal = Journal(self.state, self.task)
             try:
                 finished = self._process_all(processor, beating)
             finally:
                 self._part.publish()
                 journal.close()
-            if not finished:
+            if not finished or self._unfinished:
                 return STOPPED_BY_WARNING
             processor.close()
         self._publish_end()
@@ -218,6 +223,10 @@ class TaskLoop:
 
     def _collect(self, outcome: Outcome) -> None:
         for item, result in outcome:
+            if isinstance(result, Unfinished):
+                log.info("Item %d: %s.", item.index + 1, result)
+                self._unfinished = True
+                continue
             if isinstance(result, Exception):
                 self._strike(item, result)
                 continue
