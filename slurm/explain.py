@@ -50,7 +50,7 @@ def explain(decision: Decision, run: Optional[Run] = None) -> str:
     run_plan = existing.plan if existing else _draft(decision)
     tasks = launch.number_of_tasks(decision, existing)
     with tempfile.TemporaryDirectory(prefix="voxarray-") as folder:
-        listing = Path(folder) / "listing.jsonl" if decision.pipeline.source == "directory" else None
+        listing = Path(folder) / "listing.jsonl" if decision.pipeline.lists else None
         preview = Preview(run_plan, listing)
         if decision.fresh:
             preview.folder = Path(folder) / "fresh"

@@ -23,7 +23,7 @@ def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path
     """
     if pipeline.list_items is None:
         raise ManifestError(f"The pipeline {pipeline.name} cannot list a directory; give it a manifest.")
-    if not source.is_dir():
+    if pipeline.source == "directory" and not source.is_dir():
         what = "is a file, not a directory" if source.exists() else "does not exist"
         raise ManifestError(
             f"{source} {what}. Give the directory that holds the recordings; it is searched recursively."
@@ -34,6 +34,8 @@ def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path
         for line in sorted_lines(_lines(rows, sizes)):
             file.write(line.split(b"\0", 1)[1])
             count += 1
+        if not count and pipeline.source != "directory":
+            raise ManifestError(f"There is nothing to do in {source} with these options: they come to no item at all.")
         if not count:
             raise ManifestError(
                 f"No recordings were found in {source} or below it: no file there has the suffix of an audio format "

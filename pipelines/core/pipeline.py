@@ -127,7 +127,8 @@ class Pipeline:
     environments: Mapping[str, str] = field(default_factory=dict)
     """Other environments, by the parameter and value that ask for them: `{"backend textless": "sts"}`."""
     source: str = "manifest"
-    """What the command's first argument is: "manifest", or "directory" (then `list_items` makes the manifest)."""
+    """What the command's first argument is: "manifest", whose rows are the items; "directory", or "listed" (a file of any
+    kind), of which `list_items` makes the items."""
     requires: tuple[str, ...] = ("audio_filepath", "duration")
     """Fields every manifest row must have."""
     add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
@@ -135,7 +136,7 @@ class Pipeline:
     parameters: Callable[[argparse.Namespace], Parameters] = _no_parameters
     """Validates those options and returns them with every default filled in."""
     list_items: Optional[Callable[[Path, Parameters], Iterator[dict[str, Any]]]] = None
-    """Streams the manifest rows of a directory, in any order."""
+    """Streams the rows of a directory, or of what else items are made of, in any order."""
     outputs: Optional[Callable[[Plan], Output]] = None
     """The consumer of the merge; None: the manifest itself, with the result's fields added."""
     adds: tuple[str, ...] = field(default=())
@@ -155,6 +156,11 @@ class Pipeline:
     against it, and the processor's `stop()`, called in a signal handler, ends `process` soon with `Unfinished`."""
     needs: Optional[Callable[[argparse.Namespace], Optional[Sequence[str]]]] = None
     """The command line (pipeline, operands, options) whose run must be complete before this one can start, if any."""
+
+    @property
+    def lists(self) -> bool:
+        """Whether the items are made of the source, and not its own rows."""
+        return self.source != "manifest"
 
     def environment_for(self, parameters: Parameters) -> str:
         """The environment this pipeline runs in with these parameters."""

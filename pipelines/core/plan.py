@@ -54,11 +54,10 @@ def run_id(pipeline: str, source: Path, stem: Optional[Path], parameters: Parame
 def draft(pipeline: Pipeline, source: Path, stem: Optional[Path], parameters: Parameters) -> tuple[Plan, bytes]:
     """The plan of this command, not yet published, and the code's diff against its commit."""
     name = run_id(pipeline.name, source, stem, parameters)
+    manifest = paths.run_folder(name) / "listing.jsonl" if pipeline.lists else source
+    outputs = stem or source
     if pipeline.source == "directory":
-        manifest = paths.run_folder(name) / "listing.jsonl"
         outputs = stem or paths.metadata() / f"{stem_of(source)}_{clock.today()}"
-    else:
-        manifest, outputs = source, stem or source
     version, diff = provenance.code()
     plan = Plan(
         FORMAT,

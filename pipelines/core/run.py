@@ -146,9 +146,9 @@ class Run:
 
         A manifest that a launch has validated, byte for byte, is not validated again.
         """
-        if self.pipeline.source == "directory" and (relist or not self.manifest.exists()):
+        if self.pipeline.lists and (relist or not self.manifest.exists()):
             listing.publish(self.pipeline, Path(self.plan.source), self.plan.parameters, self.manifest, sizes)
-        requires = ("audio_filepath",) if self.pipeline.source == "directory" else self.pipeline.requires
+        requires = ("audio_filepath",) if self.pipeline.lists else self.pipeline.requires
         identities = (record.manifest for record in self.records())
         return known(self.manifest, identities) or scan(self.manifest, requires, self._name_of)
 
