@@ -1,0 +1,58 @@
+"""Several processes that train one model, as torchrun starts them; one process alone needs nothing of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Sequence, TypeVar
+
+import torch
+from torch import distributed, nn
+
+T = TypeVar("T")
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the group that torchrun's variables speak of, if any; the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        return device
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
+def rank() -> int:
+    """This process's number."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
+def share(batches: Sequence[T]) -> Sequence[T]:
+    """The batches of an update that are this process's own."""
+    return batches[rank() :: size()]
+
+
+def total(model: nn.Module, nats: float) -> float:
+    """Add up the gradients and the loss of all processes. One message for all: a model of units is small."""
+    if size() == 1:
+        return nats
+    gradients = [
+        weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in model.parameters()
+    ]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [gradients[0].new_tensor([nats])])
+    distributed.all_reduce(flat)
+    start = 0
+    for weight, gradient in zip(model.parameters(), gradients):
+        weight.grad = flat[start : start + gradient.numel()].view_as(weight)
+        start += gradient.numel()
+    return float(flat[-1])
