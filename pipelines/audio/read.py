@@ -111,7 +111,7 @@ class Recording:
         """Blocks of `samples` at 16 kHz, as integers wherever that loses nothing."""
         if self.rate == RATE and self.channels == 1 and self._is_plain:
             return self._as_it_is(samples)
-        return _rebuffered(self._pieces(integers), samples)
+        return rebuffered(self._pieces(integers), samples)
 
     def _as_it_is(self, samples: int) -> Iterator[Samples]:
         more = True
@@ -145,8 +145,8 @@ class Recording:
         return block
 
 
-def _rebuffered(pieces: Iterator[Samples], samples: int) -> Iterator[Samples]:
-    """Pieces of any size as blocks of `samples`, the last one shorter."""
+def rebuffered(pieces: Iterator[Samples], samples: int) -> Iterator[Samples]:
+    """Samples that come in pieces of any size as blocks of `samples`, the last one shorter."""
     held: list[Any] = []
     have = 0
     for piece in pieces:

@@ -8,8 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
-
-ENGINES = ("ten", "silero")
+from pipelines.voice import ENGINES
 
 
 class _Option(NamedTuple):

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Iterator, Optional, Protocol, Sequence, Union
+from typing import Any, Callable, Optional, Sequence, Union
 
 from pipelines.audio.read import Recording
-from pipelines.audio.resample import Float32, Int16
+from pipelines.audio.resample import Float32
 from pipelines.core.errors import ItemError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 from pipelines.vad import statistics
-from pipelines.vad.segments import Rules, samples_of, segments
+from pipelines.voice import engines, speech
+from pipelines.voice.segments import Rules, samples_of
 
 _BATCH = {"ten": 2, "silero": 16}
 """Recordings in a batch: small, because a batch is what a killed process loses; as large as makes its cost vanish."""
-
-
-class Engine(Protocol):
-    """Speech probabilities of a recording: one for every `hop` samples; `block` samples are read at a time."""
-
-    hop: int
-    block: int
-
-    def probabilities(self, blocks: Iterator[Int16]) -> Float32:
-        """Shape (frames,). Thread-safe; depends on the samples alone."""
-        ...
 
 
 class Processor:
@@ -39,7 +29,7 @@ class Processor:
         self.batch_items = _BATCH[parameters["engine"]]
         self._helpers = _Helpers(resources.cpus)
         self._rules = rules(parameters)
-        self._engine = _engine(parameters["engine"], self._helpers)
+        self._engine = engines.load(parameters["engine"], self._helpers.spawn)
 
     def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
         """Each item's statistics and segments, or why there are none."""
@@ -56,13 +46,9 @@ class Processor:
         """One recording's statistics and segments. Raises ItemError."""
         _refuse_known_problem(item)
         with Recording(item.audio_filepath) as recording:
-            counted = _Counted(recording.blocks(self._engine.block))
-            probabilities = self._engine.probabilities(iter(counted))
+            heard = speech.listen(recording.blocks(self._engine.block), self._engine)
             duration = recording.duration
-        hop = self._engine.hop
-        length = min(len(probabilities) * hop, counted.samples)
-        bounds = segments(probabilities, hop, length, self._rules)
-        return statistics.result(bounds, length, duration)
+        return statistics.result(heard.segments(self._rules), heard.length, duration)
 
     def close(self) -> None:
         """End the helping threads."""
@@ -81,35 +67,12 @@ def rules(parameters: Parameters) -> Rules:
     )
 
 
-def _engine(name: str, helpers: _Helpers) -> Engine:
-    if name == "silero":
-        from pipelines.vad.silero import Silero
-
-        return Silero()
-    from pipelines.vad.ten import Ten
-
-    return Ten(helpers.spawn)
-
-
 def _refuse_known_problem(item: Item) -> None:
     """Fail an item of which the listing already knew that it cannot be read."""
     if b'"problem"' in item.row:
         problem = item.fields().get("problem")
         if problem:
             raise ItemError(str(problem))
-
-
-class _Counted:
-    """Blocks handed on, and the samples in them."""
-
-    def __init__(self, blocks: Iterator[Int16]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Int16]:
-        for block in self._blocks:
-            self.samples += len(block)
-            yield block
 
 
 class _Helpers:

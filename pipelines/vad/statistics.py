@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from pipelines.audio import RATE
-from pipelines.vad.segments import Bounds
+from pipelines.voice.segments import Bounds
 
 FRAME = 256
 """`splits` are counted in frames of so many samples (16 ms), whatever the engine's own frames are."""

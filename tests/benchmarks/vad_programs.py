@@ -18,7 +18,7 @@ from pipelines.audio.read import read
 from pipelines.core.manifest import parse
 from pipelines.core.pipeline import Resources
 from pipelines.vad import load
-from pipelines.vad.ten import _path as ten_library
+from pipelines.voice.ten import _path as ten_library
 
 PARAMETERS = {
     "onset": 0.5,
@@ -153,7 +153,7 @@ class SileroSteps:
     def __init__(self) -> None:
         import onnxruntime
 
-        from pipelines.vad.silero import _model_file
+        from pipelines.voice.silero import _model_file
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -16,6 +16,8 @@ from tests.core.world import REPOSITORY
 
 OLD_PYTHON = (3, 9)
 CORE_MAY = {"msgspec", "filelock"}
+LIBRARIES = {"audio": {"core"}, "voice": {"core", "audio"}, "units": {"core", "audio"}}
+"""What lies beside `core` for pipelines to share, and what of the project each may import."""
 SOURCES = ("pipelines", "slurm", "tests")
 
 
@@ -75,16 +77,27 @@ def test_core_imports_the_standard_library_msgspec_and_filelock(path):
     assert project(imported(path)) <= {"pipelines", "pipelines.core"}
 
 
-def test_audio_imports_core_and_nothing_else_of_the_project():
-    for path in files("pipelines/audio"):
-        assert project(imported(path)) <= {"pipelines", "pipelines.core", "pipelines.audio"}, path
+def allowed(*names: str) -> set[str]:
+    return {"pipelines"} | {f"pipelines.{name}" for name in names}
+
+
+def test_a_folder_is_core_or_a_library_or_a_pipeline():
+    folders = {path.parent.name for path in (REPOSITORY / "pipelines").glob("*/__init__.py")}
+    assert folders >= {"core", *LIBRARIES}
+    assert not {"core", *LIBRARIES} & set(pipelines())
+    assert folders - {"core", *LIBRARIES} == set(pipelines())
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_library_imports_what_lies_below_it(name):
+    for path in files(f"pipelines/{name}"):
+        assert project(imported(path)) <= allowed(name, *LIBRARIES[name]), path
 
 
 @pytest.mark.parametrize("name", pipelines())
-def test_a_pipeline_imports_core_audio_and_itself(name):
+def test_a_pipeline_imports_libraries_and_itself(name):
     for path in files(f"pipelines/{name}"):
-        allowed = {"pipelines", "pipelines.core", "pipelines.audio", f"pipelines.{name}"}
-        assert project(imported(path)) <= allowed, path
+        assert project(imported(path)) <= allowed("core", *LIBRARIES, name), path
 
 
 def test_what_lies_beside_the_pipelines_imports_core():
@@ -136,10 +149,16 @@ def test_files_stay_short(place):
     assert long == {}
 
 
+def printing(tree: ast.AST) -> set[int]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"}
+
+
 def test_libraries_do_not_print():
+    """A command's `main` may: what it has to say goes to the terminal."""
     for path in files("pipelines"):
         if path.name == "__main__.py":
             continue
-        calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
-        printed = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-        assert printed == [], path
+        tree = parsed(path)
+        mains = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+        assert printing(tree) <= {line for main in mains for line in printing(main)}, path

@@ -44,7 +44,7 @@ def prompts():
 def ten():
     """TEN-VAD on one thread."""
     from pipelines.core.errors import EnvironmentNotFit
-    from pipelines.vad.ten import Ten
+    from pipelines.voice.ten import Ten
 
     try:
         return Ten(lambda _: None)
@@ -54,6 +54,6 @@ def ten():
 
 @pytest.fixture(scope="session")
 def silero():
-    from pipelines.vad.silero import Silero
+    from pipelines.voice.silero import Silero
 
     return Silero()

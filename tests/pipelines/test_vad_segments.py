@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.vad.segments import Rules, close_silences, pad, runs, segments, speech
+from pipelines.voice.segments import Rules, close_silences, pad, runs, segments, speech
 
 HOP = 4
 levels = st.sampled_from([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.9, 0.9])

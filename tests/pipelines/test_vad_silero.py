@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipelines.core.errors import EnvironmentNotFit
-from pipelines.vad import onnx, silero_graph
-from pipelines.vad import silero as module
-from pipelines.vad.silero import BLOCK, CONTEXT, HOP, WINDOWS, Silero
+from pipelines.voice import onnx, silero_graph
+from pipelines.voice import silero as module
+from pipelines.voice.silero import BLOCK, CONTEXT, HOP, WINDOWS, Silero
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_an_environment_without_the_wheel(monkeypatch):
 
 
 def test_neither_torch_nor_silero_is_imported():
-    script = "import sys; from pipelines.vad.silero import Silero; Silero(); "
+    script = "import sys; from pipelines.voice.silero import Silero; Silero(); "
     script += "print('silero_vad' in sys.modules, 'torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

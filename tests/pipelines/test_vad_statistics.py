@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.vad.columns import COLUMNS
-from pipelines.vad.segments import Rules, segments
 from pipelines.vad.statistics import result
+from pipelines.voice.segments import Rules, segments
 
 HOP, RATE = 256, 16000
 

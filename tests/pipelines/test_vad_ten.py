@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipelines.core.errors import EnvironmentNotFit
-from pipelines.vad import ten as module
-from pipelines.vad.segments import Rules, segments
-from pipelines.vad.ten import HOP, PERIOD, Ten
+from pipelines.voice import ten as module
+from pipelines.voice.segments import Rules, segments
+from pipelines.voice.ten import HOP, PERIOD, Ten
 
 
 def by_the_wheel(samples):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipelines.core.errors import EnvironmentNotFit
-from pipelines.vad import onnx
+from pipelines.voice import onnx
 
 BINS = 129
 FRAMES = 4
@@ -38,26 +38,26 @@ _SHAPES = {
 }
 
 
-def weights(model: bytes) -> dict[str, onnx.Array]:
+def weights(model: bytes, environment: str = "vad") -> dict[str, onnx.Array]:
     """The weights in the wheel's `silero_vad_16k_sequence.onnx`. Raises EnvironmentNotFit if it is another network."""
     try:
         found, nodes = onnx.read(model)
     except ValueError as error:
-        raise _unknown(f"its model file cannot be read ({error})") from None
+        raise _unknown(f"its model file cannot be read ({error})", environment) from None
     for node in nodes:
         if node.operation == "LSTM":
             for short, name in zip("WRB", node.inputs[1:4]):
                 found[f"lstm.{short}"] = found[name]
     for name, shape in _SHAPES.items():
         if name not in found or found[name].shape != shape:
-            raise _unknown(f"its weights {name} are not of shape {shape}")
+            raise _unknown(f"its weights {name} are not of shape {shape}", environment)
     return found
 
 
-def _unknown(what: str) -> EnvironmentNotFit:
+def _unknown(what: str, environment: str) -> EnvironmentNotFit:
     return EnvironmentNotFit(
         f"The silero-vad package that is installed is not the one this pipeline knows: {what}. Install silero-vad "
-        "6.2.3 (`./voxarray env create vad`), or use `--engine ten`."
+        f"6.2.3 (`./voxarray env create {environment}`), or use `--engine ten`."
     )
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from pipelines.audio.resample import FULL_SCALE, Float32, Int16
 from pipelines.core.errors import EnvironmentNotFit
-from pipelines.vad import silero_graph
-from pipelines.vad.silero_graph import BINS, FRAMES, STATE
+from pipelines.voice import silero_graph
+from pipelines.voice.silero_graph import BINS, FRAMES, STATE
 
 HOP = 512
 """Samples a window adds (32 ms)."""
@@ -49,15 +49,15 @@ class Scratch(threading.local):
 
 
 class Silero:
-    """The engine. Thread-safe."""
+    """The engine. Thread-safe. Raises EnvironmentNotFit, which names the `environment` to mend."""
 
     hop = HOP
     block = BLOCK
 
-    def __init__(self) -> None:
-        weights = silero_graph.weights(_model_file().read_bytes())
+    def __init__(self, environment: str = "vad") -> None:
+        weights = silero_graph.weights(_model_file(environment).read_bytes(), environment)
         basis = weights["stft.forward_basis_buffer"][:, 0]
-        self._session = _session(silero_graph.build(weights))
+        self._session = _session(silero_graph.build(weights), environment)
         # The basis for frequency 0 is the analysis window itself. Dividing by a power of two rounds nothing.
         self._window: Float32 = (basis[0] / FULL_SCALE).astype(np.float32)
         self._scratch = Scratch()
@@ -98,7 +98,7 @@ class Silero:
         return spectra.reshape(count, FRAMES * BINS), context
 
 
-def _model_file() -> Path:
+def _model_file(environment: str = "vad") -> Path:
     """The model inside silero-vad's wheel, found without importing the package (that would import torch)."""
     spec = importlib.util.find_spec("silero_vad")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -107,18 +107,18 @@ def _model_file() -> Path:
             return path
     raise EnvironmentNotFit(
         "The silero-vad package with its sequence model is not in this environment, and `--engine silero` needs its "
-        "weights. Make it with `./voxarray env create vad`, or `pip install --no-deps silero-vad==6.2.3`."
+        f"weights. Make it with `./voxarray env create {environment}`, or `pip install --no-deps silero-vad==6.2.3`."
     )
 
 
-def _session(model: bytes) -> Any:
+def _session(model: bytes, environment: str) -> Any:
     """An onnxruntime session that computes in the calling thread."""
     try:
         import onnxruntime
     except ImportError as error:
         raise EnvironmentNotFit(
             f"onnxruntime cannot be used ({error}), and `--engine silero` computes with it. Make the environment with "
-            "`./voxarray env create vad`, or `pip install onnxruntime`."
+            f"`./voxarray env create {environment}`, or `pip install onnxruntime`."
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -34,14 +34,19 @@ Spawn = Callable[[Callable[[], Float32]], "Optional[Future[Float32]]"]
 """Starts work on an idle thread; gives None where no thread is idle."""
 
 
+def nobody_idle(_: Callable[[], Float32]) -> Optional[Future[Float32]]:
+    """A `Spawn` for those who use one thread a recording."""
+    return None
+
+
 class Ten:
-    """The engine. Thread-safe."""
+    """The engine. Thread-safe. Raises EnvironmentNotFit, which names the `environment` to mend."""
 
     hop = HOP
     block = BLOCK
 
-    def __init__(self, spawn: Spawn) -> None:
-        self._library = _library()
+    def __init__(self, spawn: Spawn, environment: str = "vad") -> None:
+        self._library = _library(environment)
         self._spawn = spawn
 
     def probabilities(self, blocks: Iterable[Int16]) -> Float32:
@@ -115,16 +120,16 @@ class Handle:
         self._destroy(ctypes.addressof(self._pointer))
 
 
-def _library() -> Any:
+def _library(environment: str = "vad") -> Any:
     """TEN-VAD's library, its functions' types declared. Raises EnvironmentNotFit with the command that mends it."""
-    path = _path()
+    path = _path(environment)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         if "libc++" not in str(error):
             raise EnvironmentNotFit(
                 f"TEN-VAD's library cannot be loaded: {error}. Make the environment anew with `./voxarray env create "
-                "vad`, or use `--engine silero`."
+                f"{environment}`, or use `--engine silero`."
             ) from None
         raise EnvironmentNotFit(
             "TEN-VAD's library needs the C++ library libc++, which this node lacks. Install it with `apt-get install "
@@ -138,7 +143,7 @@ def _library() -> Any:
     return library
 
 
-def _path() -> Path:
+def _path(environment: str = "vad") -> Path:
     """The library's place inside the ten-vad wheel."""
     places = {("Linux", "x86_64"): "lib/Linux/x64/libten_vad.so"}
     mac = "lib/macOS/ten_vad.framework/Versions/A/ten_vad"
@@ -154,6 +159,6 @@ def _path() -> Path:
         if path.is_file():
             return path
     raise EnvironmentNotFit(
-        "The ten-vad package is not in this environment. Make it with `./voxarray env create vad`, or `pip install "
-        "ten-vad==1.0.6.9`."
+        f"The ten-vad package is not in this environment. Make it with `./voxarray env create {environment}`, or `pip "
+        "install ten-vad==1.0.6.9`."
     )
