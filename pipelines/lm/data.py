@@ -108,14 +108,18 @@ def split(corpus: Corpus, train_ratio: float, test_ratio: float, seed: int) -> S
     A group's place does not depend on the others, so that a corpus that grows keeps most of its split.
     """
     weights = np.bincount(corpus.groups, corpus.lengths, len(corpus.group_names))
-    digests = [hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest() for name in corpus.group_names]
+    digests = [
+        hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest() for name in corpus.group_names
+    ]
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)
     before = np.cumsum(weights[order]) - weights[order]
     total = max(1.0, float(weights.sum()))
     valid_ratio = 1 - train_ratio - test_ratio
     part_of = np.zeros(len(order), np.int64)
     # Validation comes first, so that it is never empty however few the groups are.
-    part_of[order] = np.where(before < valid_ratio * total, 1, np.where(before < (valid_ratio + test_ratio) * total, 2, 0))
+    part_of[order] = np.where(
+        before < valid_ratio * total, 1, np.where(before < (valid_ratio + test_ratio) * total, 2, 0)
+    )
     parts = part_of[corpus.groups]
     return Split(*(np.flatnonzero(parts == number) for number in (0, 1, 2)))
 
@@ -145,9 +149,7 @@ def pieces(corpus: Corpus, items: Ints, longest: int) -> list[Piece]:
     return found
 
 
-def batches(
-    lengths: Ints, tokens: int, sequences: Optional[int], seed: Optional[tuple[int, int]]
-) -> list[list[int]]:
+def batches(lengths: Ints, tokens: int, sequences: Optional[int], seed: Optional[tuple[int, int]]) -> list[list[int]]:
     """Which sequences go together: like lengths, at most `tokens` padded tokens (and `sequences`) a batch.
 
     `seed`: of the order (a pair: seed and epoch); None: by length, for evaluation.

@@ -32,11 +32,17 @@ def read(name: str, known: Sequence[str]) -> dict[str, list[Any]]:
     table = table.get("grid", table)
     for key, values in table.items():
         if key not in known:
-            raise UsageError(f"{path} varies {key!r}, which is no setting of a model or its training: {', '.join(known)}.")
+            raise UsageError(
+                f"{path} varies {key!r}, which is no setting of a model or its training: {', '.join(known)}."
+            )
         if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
-            raise UsageError(f"{path}: {key} must be a list of different values, like `{key} = [1, 2]`; it is {values!r}.")
+            raise UsageError(
+                f"{path}: {key} must be a list of different values, like `{key} = [1, 2]`; it is {values!r}."
+            )
     if not table:
-        raise UsageError(f"{path} varies nothing. Name settings with lists of values, like `hidden_size = [256, 512]`.")
+        raise UsageError(
+            f"{path} varies nothing. Name settings with lists of values, like `hidden_size = [256, 512]`."
+        )
     count = 1
     for values in table.values():
         count *= len(values)

@@ -66,7 +66,9 @@ IGNORED = -100
 class Lstm(UnitModel):
     """Embedding → LSTM → linear, as the seed has it."""
 
-    def __init__(self, vocabulary_size: int, embedding_dim: int, hidden_size: int, num_layers: int, dropout: float) -> None:  # noqa: PLR0917
+    def __init__(
+        self, vocabulary_size: int, embedding_dim: int, hidden_size: int, num_layers: int, dropout: float
+    ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size + 2, embedding_dim)
@@ -90,7 +92,7 @@ class Lstm(UnitModel):
 class Transformer(UnitModel):
     """Decoder-only: pre-normalisation (RMS), rotary positions (Su et al. 2021), SwiGLU (Shazeer 2020), tied embedding."""
 
-    def __init__(self, vocabulary_size: int, width: int, num_layers: int, heads: int, dropout: float) -> None:  # noqa: PLR0917
+    def __init__(self, vocabulary_size: int, width: int, num_layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size + 2, width)

@@ -42,17 +42,28 @@ def share(batches: Sequence[T]) -> Sequence[T]:
     return batches[rank() :: size()]
 
 
-def total(model: nn.Module, nats: float) -> float:
-    """Add up the gradients and the loss of all processes. One message for all: a model of units is small."""
+def total(model: nn.Module, nats: float, stop: bool) -> tuple[float, bool]:
+    """Add up the gradients and the loss of all processes; whether any is to stop, so that all stop at one step.
+
+    One message for all: a model of units is small.
+    """
     if size() == 1:
-        return nats
-    gradients = [
-        weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in model.parameters()
-    ]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [gradients[0].new_tensor([nats])])
+        return nats, stop
+    gradients = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in model.parameters()]
+    extra = torch.tensor([nats, float(stop)], dtype=gradients[0].dtype, device=gradients[0].device)
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), extra])
     distributed.all_reduce(flat)
     start = 0
     for weight, gradient in zip(model.parameters(), gradients):
         weight.grad = flat[start : start + gradient.numel()].view_as(weight)
         start += gradient.numel()
-    return float(flat[-1])
+    return float(flat[-2]), bool(flat[-1] > 0)
+
+
+def added(value: float, device: torch.device) -> float:
+    """The sum of a value over all processes."""
+    if size() == 1:
+        return value
+    held = torch.tensor([value], dtype=torch.float64, device=device)
+    distributed.all_reduce(held)
+    return float(held)

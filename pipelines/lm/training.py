@@ -90,6 +90,7 @@ class Trainer:
             betas=(0.9, 0.98),
         )
         self.progress = Progress()
+        self._stops = False
         self._saved = time.monotonic()
         self._began = time.monotonic()
         self._resume()
@@ -152,7 +153,7 @@ class Trainer:
             loss = self._loss([self._train[place] for place in batch])
             (loss / tokens).backward()
             nats += float(loss.detach())
-        nats = parallel.total(self.model, nats)
+        nats, self._stops = parallel.total(self.model, nats, self._stopping())
         if not math.isfinite(nats):
             raise checkpoint.diverged(self._folder, self._settings, self.progress.step)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings["clip"])
@@ -166,7 +167,7 @@ class Trainer:
             return self.model.loss(tokens.to(self._device), targets.to(self._device))
 
     def _pause(self) -> None:
-        if self._stopping():
+        if self._stops:
             self._save("last.pt")
             raise Unfinished(f"stopped at step {self.progress.step}; goes on from there")
         if time.monotonic() - self._saved > _SAVE_EVERY_S:
@@ -180,8 +181,9 @@ class Trainer:
         self.model.eval()
         lengths = np.array([piece.length for piece in chosen], np.int64)
         nats = 0.0
-        for batch in data.batches(lengths, self._settings["batch_tokens"], None, None):
+        for batch in parallel.share(data.batches(lengths, self._settings["batch_tokens"], None, None)):
             nats += float(self._loss([chosen[place] for place in batch]))
+        nats = parallel.added(nats, self._device)
         seconds = {piece.item: float(self._corpus.seconds[piece.item]) for piece in chosen}
         units = sum(piece.last - piece.first for piece in chosen)
         return Score(nats, int(lengths.sum()), units, sum(seconds.values()))

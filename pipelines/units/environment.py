@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Sequence
 
 from pipelines.core.errors import EnvironmentNotFit
 from pipelines.core.pipeline import Parameters
@@ -12,14 +13,20 @@ _REFERENCE = ("numpy", "soundfile", "soxr", "torch", "joblib", "sklearn", "fairs
 
 
 def verify(parameters: Parameters) -> None:
-    """Raise EnvironmentNotFit, with the command that mends it, if a package cannot be imported."""
-    is_native = parameters.get("backend", "native") == "native"
-    environment = "units" if is_native else "sts"
-    for name in _NATIVE if is_native else _REFERENCE:
+    """Raise EnvironmentNotFit, with the command that mends it, if a package of the backend cannot be imported."""
+    if parameters.get("backend", "native") == "native":
+        verify_packages("units", _NATIVE)
+    else:
+        verify_packages("sts", _REFERENCE)
+
+
+def verify_packages(environment: str, packages: Sequence[str]) -> None:
+    """Raise EnvironmentNotFit if a package cannot be imported."""
+    for name in packages:
         try:
             importlib.import_module(name)
         except (ImportError, OSError) as error:
             raise EnvironmentNotFit(
-                f"This Python cannot import {name}, which the units need ({error}). Make the environment with "
+                f"This Python cannot import {name}, which is needed here ({error}). Make the environment with "
                 f"`./voxarray env create {environment}` and run in that."
             ) from None

@@ -48,7 +48,7 @@ class UnitRows:
         if isinstance(where, str) and row is not None:
             return self._packed(where, row)
         if isinstance(where, str):
-            return _of_file(Path(where))
+            return tensor_of(Path(where))
         if "units" not in fields:
             raise ItemError("The row has no units: neither `units_filepath` (with `units_row`) nor `units`.")
         units = _integers(fields["units"], "units")
@@ -96,7 +96,7 @@ def _integers(value: Any, name: str) -> Any:
     return array
 
 
-def _of_file(path: Path) -> Any:
+def tensor_of(path: Path) -> Any:
     """The tensor of a `.pt` file, read without running anything that it may hold."""
     import torch
 
