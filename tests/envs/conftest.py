@@ -52,11 +52,12 @@ def has_system_python(bare: Dict[str, str]) -> None:
 
 
 @pytest.fixture
-def prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of prefixes, and no conda."""
+def prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of prefixes, and no conda; removed at once, for an environment may have gigabytes."""
     monkeypatch.setenv(places.VARIABLE, str(tmp_path / "envs"))
     monkeypatch.setenv(build.TOOL_VARIABLE, "uv")
-    return tmp_path / "envs"
+    yield tmp_path / "envs"
+    shutil.rmtree(tmp_path / "envs", ignore_errors=True)
 
 
 @pytest.fixture
