@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
 from pipelines.encode.options import add_arguments, output_name, parameters
 from pipelines.encode.outputs import EncodeOutput
-from pipelines.units import files, options
+from pipelines.units import files
+from pipelines.units import options as unit_options
 
 
 def load(parameters: Parameters, resources: Resources) -> Processor:
@@ -29,5 +30,5 @@ PIPELINE = Pipeline(
     outputs=EncodeOutput,
     output_name=output_name,
     is_whole=files.is_whole,
-    needs=options.needs,
+    needs=unit_options.needs,
 )
