@@ -131,7 +131,8 @@ class GriffinLim:
         return _added(torch.fft.irfft(spectrum, logmel.POINTS)[:, : logmel.WINDOW] * self._window)
 
     def _transformed(self, samples: Tensor) -> Tensor:
-        return torch.fft.rfft(samples.unfold(0, logmel.WINDOW, HOP) * self._window, logmel.POINTS)
+        spectrum: Tensor = torch.fft.rfft(samples.unfold(0, logmel.WINDOW, HOP) * self._window, logmel.POINTS)
+        return spectrum
 
 
 def _interpolated(spectra: Tensor) -> Tensor:
@@ -141,7 +142,8 @@ def _interpolated(spectra: Tensor) -> Tensor:
     below = places.floor()
     lower = below.long()
     upper = (lower + 1).clamp(max=len(spectra) - 1)
-    return torch.lerp(spectra[lower], spectra[upper], (places - below)[:, None].to(spectra.dtype))
+    between: Tensor = torch.lerp(spectra[lower], spectra[upper], (places - below)[:, None].to(spectra.dtype))
+    return between
 
 
 def _turning(spectra: Tensor) -> Tensor:
