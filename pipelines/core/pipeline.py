@@ -127,8 +127,8 @@ class Pipeline:
     environments: Mapping[str, str] = field(default_factory=dict)
     """Other environments, by the parameter and value that ask for them: `{"backend textless": "sts"}`."""
     source: str = "manifest"
-    """What the command's first argument is: "manifest", whose rows are the items; or "directory", or "listed" (a file of
-    any kind), of which `list_items` makes the items."""
+    """What the command's first argument is: "manifest", whose rows are the items; or "directory", or "listed" (a
+    file of any kind), of which `list_items` makes the items."""
     requires: tuple[str, ...] = ("audio_filepath", "duration")
     """Fields every manifest row must have."""
     add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments

@@ -107,6 +107,7 @@ def scan(
             reading = _Reading(path, requires, keys, names)
             reading.read()
             _refuse_duplicates(path, keys)
+            names.refuse_nameless(path)
             names.refuse_shared(path)
         after = _stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -176,10 +177,7 @@ class _Reading:
                 self._problems.add(number, fault)
                 continue
             key = key_of(fields.audio_filepath, fields.offset)
-            fault = self._names.add(self._count + len(keys), fields, row)
-            if fault is not None:
-                self._problems.add(number, fault)
-                continue
+            self._names.add(self._count + len(keys), fields, row)
             self._keys.add(key, self._count + len(keys))
             keys.append(key)
             if fields.duration is None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.encode.options import add_arguments, output_name, parameters
+from pipelines.encode.options import add_arguments, needs, output_name, parameters
 from pipelines.encode.outputs import EncodeOutput
 from pipelines.units import files
-from pipelines.units import options as unit_options
 
 
 def load(parameters: Parameters, resources: Resources) -> Processor:
@@ -30,5 +29,5 @@ PIPELINE = Pipeline(
     outputs=EncodeOutput,
     output_name=output_name,
     is_whole=files.is_whole,
-    needs=unit_options.needs,
+    needs=needs,
 )

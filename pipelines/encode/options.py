@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters
@@ -49,6 +49,13 @@ def parameters(options: argparse.Namespace) -> Parameters:
         values["manifest"] = str(Path(options.source).expanduser().absolute())
     naming.verify_free(place(values), "units", made(values))
     return values
+
+
+def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
+    """The command that fits the codebook, where that is to be done first."""
+    if options.format == PT:
+        naming.verify(options)
+    return units.needs(options)
 
 
 def place(parameters: Parameters) -> Path:

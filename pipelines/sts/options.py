@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
     """The command that fits the codebook, where that is to be done first."""
+    naming.verify(options)
     return units.needs(options) if options.origin == AUDIO else None
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from pipelines.core import paths, store
 from pipelines.core.errors import ItemError, UsageError
-from pipelines.core.manifest import Item
+from pipelines.core.manifest import Item, items
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -55,6 +55,18 @@ def root(options: argparse.Namespace) -> Optional[str]:
     return str(folder)
 
 
+def verify(options: argparse.Namespace) -> None:
+    """Check what can be checked before anything is fitted: the operand, --root, and the manifest's first item."""
+    parameters = {"dataset": dataset(options), "root": root(options)}
+    source = Path(options.source).expanduser().absolute()
+    first = next(items(source, keyed=False), None)
+    try:
+        if first is not None:
+            relative(first, parameters)
+    except ItemError as error:
+        raise UsageError(f"{first.audio_filepath if first else ''}, the first item of {source}: {error}.") from None
+
+
 def folder(name: str) -> Path:
     """`output/DATASET`."""
     return paths.home() / "output" / name
@@ -86,13 +98,13 @@ def _below(path: PurePosixPath, parameters: Mapping[str, Any]) -> PurePosixPath:
     if top is not None:
         if ".." not in path.parts and path.is_relative_to(top) and path != PurePosixPath(top):
             return path.relative_to(top)
-        raise ItemError(f"{path} does not lie below --root {top}")
+        raise ItemError(f"it does not lie below --root {top}")
     name = parameters["dataset"]
     parts = path.parts[:-1]
     if name not in parts or ".." in parts:
         raise ItemError(
-            f"{path} has no folder named {name!r}, which says where its place below output/{name} begins: name the "
-            f"folder that the recordings lie below with --root (for this one --root {path.parent})"
+            f"no folder in its path is named {name!r}, so nobody knows where its place below output/{name} begins; "
+            "name the folder that the recordings lie below with --root"
         )
     return PurePosixPath(*path.parts[parts.index(name) + 1 :])
 
@@ -124,7 +136,9 @@ def _difference(text: bytes, made: Mapping[str, Any]) -> str:
         before = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError:
         return "the note about them cannot be read"
-    names = sorted({*before, *made})
+    names = [name for name in sorted({*before, *made}) if not name.endswith("_digest")]
+    if all(before.get(name) == made.get(name) for name in names):
+        return "the models were fitted or imported anew since"
     told = [f"{name} {before.get(name)}, now {made.get(name)}" for name in names if before.get(name) != made.get(name)]
     return "; ".join(told)
 

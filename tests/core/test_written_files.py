@@ -89,7 +89,7 @@ def test_items_that_can_have_no_name_are_refused(world):
     rows = world.rows(3)
     rows[1]["audio_filepath"] = "/corpus/nameless.wav"
     run = scribe(world, world.write(rows))
-    with pytest.raises(ManifestError, match=r"1 of its lines are at fault. line 2: /corpus/nameless.wav has no name"):
+    with pytest.raises(ManifestError, match=r"For 1 items .* has no name\. .* item 2: /corpus/nameless.wav"):
         launch(run)
 
 
