@@ -122,6 +122,10 @@ def _check(options: argparse.Namespace) -> int:
         report = check(definition)
         for package, version in report.versions.items():
             print(f"{definition.name:12} {package} {version}")
+        stamp = places.read_stamp(places.prefix(definition))
+        for key, text in (("git", "from git"), ("lacking", "without, for git did not reach it:")):
+            if key in stamp:
+                print(f"{definition.name:12} {text} {stamp[key]}")
         for failure in report.failures:
             print(f"{definition.name:12} NOT FIT: {failure}")
             status = NOT_FIT

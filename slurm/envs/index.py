@@ -83,8 +83,19 @@ def uv_environment(configuration: Dict[str, str], root: Path) -> Dict[str, str]:
 
 def package_environment() -> Dict[str, str]:
     """The environment of this process without what would lead pip or uv to another environment or Python."""
-    dropped = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "PIP_TARGET", "PIP_PREFIX", "PIP_USER",
-               "PIP_REQUIRE_VIRTUALENV", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PYTHON")
+    dropped = (
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_USER",
+        "PIP_REQUIRE_VIRTUALENV",
+        "UV_PROJECT_ENVIRONMENT",
+        "UV_SYSTEM_PYTHON",
+        "UV_PYTHON",
+    )
     return {key: value for key, value in os.environ.items() if key not in dropped}
 
 

@@ -40,7 +40,10 @@ class Uv:
             self.run(["python", "install", wanted], indexes=False)
             done = subprocess.run(
                 [str(self.executable), "python", "find", "--no-project", "--managed-python", wanted],
-                capture_output=True, text=True, check=True, env=self.environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                env=self.environment,
             )
         except (subprocess.CalledProcessError, OSError) as error:
             raise EnvironmentNotFit(
@@ -71,8 +74,16 @@ class Uv:
     def install(self, requirements: Sequence[str], prefix: Path, options: Sequence[str] = ()) -> None:
         """Add `requirements` and nothing else to `prefix`; `options` are uv's."""
         self.run(
-            ["pip", "install", "--python", str(places.python(prefix)), "--compile-bytecode", "--no-deps",
-             *options, *requirements]
+            [
+                "pip",
+                "install",
+                "--python",
+                str(places.python(prefix)),
+                "--compile-bytecode",
+                "--no-deps",
+                *options,
+                *requirements,
+            ]
         )
 
 

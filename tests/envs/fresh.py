@@ -35,7 +35,9 @@ def real_python() -> Path:
 def copy_repository(target: Path) -> None:
     listed = subprocess.run(
         ["git", "-C", str(repository()), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, check=True, text=True,
+        capture_output=True,
+        check=True,
+        text=True,
     )
     for name in listed.stdout.split("\0"):
         source = repository() / name
@@ -61,7 +63,13 @@ def give_to_ordinary_user(folder: Path) -> None:
 def run(command: Sequence[object], env: Dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, its output captured; the longest takes some 20 seconds."""
     return subprocess.run(
-        list(map(str, command)), env=env, cwd=cwd, timeout=240, capture_output=True, text=True, check=False,
+        list(map(str, command)),
+        env=env,
+        cwd=cwd,
+        timeout=240,
+        capture_output=True,
+        text=True,
+        check=False,
         stdin=subprocess.DEVNULL,
     )
 

@@ -131,8 +131,14 @@ def test_any_python_from_3_9(clone: Path, bare: Dict[str, str], version: str) ->
 
 def test_concurrent_first_use(clone: Path, bare: Dict[str, str]) -> None:
     running = [
-        subprocess.Popen([str(clone / "voxarray"), *LIST], env=bare, cwd=clone, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [str(clone / "voxarray"), *LIST],
+            env=bare,
+            cwd=clone,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(4)
     ]
     answers = [process.communicate(timeout=240) for process in running]
@@ -147,8 +153,14 @@ def leftovers(clone: Path) -> List[str]:
 
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
 def test_killed_first_use_resumes(clone: Path, bare: Dict[str, str], delay: float) -> None:
-    process = subprocess.Popen([str(clone / "voxarray"), *LIST], env=bare, cwd=clone, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [str(clone / "voxarray"), *LIST],
+        env=bare,
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not list((clone / "envs").glob(".prefix/.launcher.*.tmp")) and time.monotonic() < deadline:
         time.sleep(0.005)

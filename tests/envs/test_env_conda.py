@@ -71,9 +71,7 @@ def test_one_python_of_an_environment_with_conda(with_conda: Path, prefixes: Pat
     assert asked(with_conda)[0][8:] == ["python={}.{}".format(*sys.version_info)]
 
 
-def test_conda_that_fails_gives_way_to_uv(
-    with_conda: Path, prefixes: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_conda_that_fails_gives_way_to_uv(with_conda: Path, prefixes: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in(with_conda, "conda", broken=True)
     prefix = environments.ensure(SMALL)
     assert "conda could not make it" in capfd.readouterr().err

@@ -115,8 +115,9 @@ def test_what_is_not_ours_is_left_alone(prefixes: Path) -> None:
 def create_apart(prefixes: Path, extra: Dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "slurm.environments", "create", SMALL]
     env = {**os.environ, "PYTHONPATH": str(repository()), places.VARIABLE: str(prefixes), **extra}
-    return subprocess.Popen(command, env=env, cwd=repository(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                            start_new_session=True)
+    return subprocess.Popen(
+        command, env=env, cwd=repository(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def test_killed_at_any_moment_it_resumes(prefixes: Path) -> None:

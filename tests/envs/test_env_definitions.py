@@ -107,7 +107,8 @@ def test_lock_answers_its_requirements(name: str, tmp_path: Path) -> None:
             if wanted.marker and not wanted.marker.evaluate(environment):
                 continue
             chosen = [
-                pin for pin in pins
+                pin
+                for pin in pins
                 if requirement_name(pin.name) == requirement_name(wanted.name)
                 and (pin.marker is None or pin.marker.evaluate(environment))
             ]
@@ -153,10 +154,18 @@ def make_channel(folder: Path, packages: Dict[str, List[str]]) -> Path:
     """A conda channel on disk: what a solver reads of it."""
     records = {
         f"{name}-{version}-0.conda": {
-            "name": name, "version": version, "build": "0", "build_number": 0, "depends": [], "subdir": "linux-64",
-            "md5": "0" * 32, "sha256": "0" * 64, "size": 1,
+            "name": name,
+            "version": version,
+            "build": "0",
+            "build_number": 0,
+            "depends": [],
+            "subdir": "linux-64",
+            "md5": "0" * 32,
+            "sha256": "0" * 64,
+            "size": 1,
         }
-        for name, versions in packages.items() for version in versions
+        for name, versions in packages.items()
+        for version in versions
     }
     for subdir, held in (("linux-64", records), ("noarch", {})):
         (folder / subdir).mkdir(parents=True)
@@ -168,7 +177,8 @@ def make_channel(folder: Path, packages: Dict[str, List[str]]) -> Path:
 def solve(channel: Path, specs: List[str]) -> Dict[str, str]:
     async def ask() -> List[Tuple[str, str]]:
         found = await rattler.solve(
-            sources=[rattler.Channel(str(channel))], specs=[rattler.MatchSpec(spec) for spec in specs],
+            sources=[rattler.Channel(str(channel))],
+            specs=[rattler.MatchSpec(spec) for spec in specs],
             platforms=["linux-64", "noarch"],
         )
         return [(record.name.normalized, str(record.version)) for record in found]

@@ -102,8 +102,16 @@ def test_which_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("package", "belongs"),
-    [("torch", True), ("torchaudio", True), ("nvidia-cublas-cu12", True), ("triton", True), ("cuda-bindings", True),
-     ("torchmetrics", False), ("numpy", False), ("sympy", False)],
+    [
+        ("torch", True),
+        ("torchaudio", True),
+        ("nvidia-cublas-cu12", True),
+        ("triton", True),
+        ("cuda-bindings", True),
+        ("torchmetrics", False),
+        ("numpy", False),
+        ("sympy", False),
+    ],
 )
 def test_what_the_layer_is(package: str, belongs: bool) -> None:
     assert torch.is_layer(package) is belongs
