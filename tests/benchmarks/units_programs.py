@@ -26,8 +26,9 @@ class Program:
     """A program at work in another process."""
 
     def __init__(self, python: Path, name: str, settings: Path, path: str = "") -> None:
-        """`path`: folders that its Python imports from first."""
-        folders = os.pathsep.join(filter(None, [path, str(REPOSITORY)]))
+        """`path`: folders that its Python imports from."""
+        # ours first: fairseq's sources have a folder of tests, too
+        folders = os.pathsep.join(filter(None, [str(REPOSITORY), path]))
         environment = {**os.environ, "PYTHONPATH": folders, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
         environment.update(MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", VOXARRAY_DEVICE="cpu")
         self.name = name
