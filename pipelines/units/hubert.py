@@ -29,15 +29,24 @@ class Hubert(nn.Module):
     """
 
     def __init__(
-        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], layer: int, dtype: torch.dtype = torch.float32
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        layer: int,
+        dtype: torch.dtype = torch.float32,
+        padded: Optional[bool] = None,
     ) -> None:
-        """`tensors`: those of a model folder, in float32, on the device to compute on; `dtype` to compute in."""
+        """`tensors`: those of a model folder, in float32, on the device to compute on; `dtype` to compute in.
+
+        `padded`: a batch is one padded tensor, the way for GPUs (None: wherever it is not a CPU), and not one waveform
+        after the other.
+        """
         super().__init__()
         self.hop, self.width, self.sample_rate = int(config["hop"]), int(config["width"]), int(config["sample_rate"])
         self.layer, self.normalize = layer, bool(config["normalize"])
-        self.dtype = dtype
         self.register_buffer("_place", tensors["encoder_norm.weight"].new_empty(0))
-        self.extractor = Extractor(config, _part(tensors, "extractor."), dtype)
+        self.dtype, self.padded = dtype, self.device.type != "cpu" if padded is None else padded
+        self.extractor = Extractor(config, _part(tensors, "extractor."), dtype, self.padded)
         self.shortest = self.extractor.samples(1)
         self.position = Position(config, _part(tensors, "position."), dtype)
         tensors = {name: value.to(dtype) for name, value in tensors.items()}
@@ -72,6 +81,11 @@ class Hubert(nn.Module):
                 f"changed. Import the model again with --replace (`./voxarray import-checkpoint --help`)."
             ) from None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.get_buffer("_place").device
+
     def frames(self, samples: int) -> int:
         """Frames that a waveform of so many samples has; 0 if it is too short for one."""
         return self.extractor.frames(samples)
@@ -83,7 +97,7 @@ class Hubert(nn.Module):
         `waveforms` (batch, samples), float32 at 16 kHz, each followed by padding; `lengths` (batch,): samples of each,
         None: all of them. Rows beyond a waveform's own frames are unspecified.
         """
-        waveforms = waveforms.to(device=self.get_buffer("_place").device, dtype=torch.float32)
+        waveforms = waveforms.to(device=self.device, dtype=torch.float32)
         batch, samples = waveforms.shape
         if lengths is None:
             lengths = torch.full((batch,), samples)
@@ -91,9 +105,9 @@ class Hubert(nn.Module):
         frames = self.frames(samples)
         if not batch or not frames:
             return waveforms.new_zeros((batch, frames, self.width), dtype=self.dtype)
-        if waveforms.device.type == "cpu":
-            return self._end_to_end(waveforms, lengths.tolist(), frames)
-        return self._padded(waveforms, lengths, frames)
+        if self.padded:
+            return self._padded(waveforms, lengths, frames)
+        return self._end_to_end(waveforms, lengths.tolist(), frames)
 
     def _end_to_end(self, waveforms: Tensor, lengths: List[int], frames: int) -> Tensor:
         features = [
