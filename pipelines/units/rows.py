@@ -12,8 +12,8 @@ from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.manifest import Item
 from pipelines.units.packed import PackedUnits, Units
 
-_CLOSE_S = 0.1
-"""A row's duration is that of its units if they differ by no more than this."""
+_WINDOWS = 2.5
+"""A recording is longer than its frames' hops by less than so many hops."""
 
 
 class UnitRows:
@@ -39,16 +39,19 @@ class UnitRows:
         return faults, found, [self._samples(item, units) for item, units in zip(items, found)]
 
     def _samples(self, item: Item, units: Units) -> Optional[int]:
-        if item.duration is None or abs(item.duration - len(units) * self._hop / RATE) > _CLOSE_S:
+        """The length of the recording that the units are of; None where they cannot be all of it, one a frame."""
+        if item.duration is None:
             return None
-        return round(item.duration * RATE)
+        samples = round(item.duration * RATE)
+        beyond = samples - len(units) * self._hop  # the end that makes no whole frame; a short one is padded to one
+        return samples if (0 if len(units) > 1 else -self._hop) <= beyond < _WINDOWS * self._hop else None
 
     def _frames(self, fields: dict[str, Any]) -> Any:
         where, row = fields.get("units_filepath"), fields.get("units_row")
-        if isinstance(where, str) and row is not None:
-            return self._packed(where, row)
-        if isinstance(where, str):
+        if isinstance(where, str) and where.endswith(".pt"):  # a row may have been packed before, and say so still
             return tensor_of(Path(where))
+        if isinstance(where, str):
+            return self._packed(where, row)
         if "units" not in fields:
             raise ItemError("The row has no units: neither `units_filepath` (with `units_row`) nor `units`.")
         units = _integers(fields["units"], "units")

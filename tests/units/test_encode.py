@@ -1,4 +1,4 @@
-"""`encode` over real speech: the same units however the work is cut, every recording accounted for, files looked after."""
+"""`encode` over real speech: the same units however the work is cut, no recording lost, files looked after."""
 
 from __future__ import annotations
 
