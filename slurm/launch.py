@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Sequence
 
 from pipelines.core import lock, paths, plan, provenance, store
-from pipelines.core.errors import DONE, ClusterNotFit, UsageError, VoxarrayError
+from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit, UsageError, VoxarrayError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.run import Run, Wish
@@ -56,11 +56,12 @@ def main(pipeline: Pipeline, description: Description, options: argparse.Namespa
     needed = pipeline.needs(options) if pipeline.needs is not None else None
     if needed is not None:
         status = first(needed, options)
-        if status != DONE:
-            return status
         if options.dry_run:
             print(f"Then, once that is done: voxarray {pipeline.name} {options.source} …")
-            return DONE
+            return status
+        if pipeline.needs is not None and pipeline.needs(options) is not None:
+            say(f"That did not come to its end, so {pipeline.name} was not started; the same command goes on.")
+            return status or SOME_FAILED
     decision = decide(pipeline, description, options)
     if options.dry_run:
         from slurm import explain
