@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from pipelines.core import paths, store
-from pipelines.core.errors import EnvironmentNotFit, UsageError
+from pipelines.core.errors import DONE, SOME_FAILED, EnvironmentNotFit, UsageError
 from slurm import cli, environments, flags
 
 _ENVIRONMENT = "vad"
@@ -22,11 +24,20 @@ _VOICES = {
 }
 
 
+class Step(NamedTuple):
+    """One command of the chain, and what to show of what came out."""
+
+    title: str
+    command: list[str]
+    show: Callable[[], None]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the demo; returns the exit status of the run."""
+    """Run the demo; returns the exit status of the first step that did not do all, else that of the last."""
     parser = flags.Parser(
         prog="voxarray demo",
-        description="Make a small corpus (nothing is downloaded), or take yours, and run `vad` on it on this machine.",
+        description="Make a small corpus (nothing is downloaded), or take yours, and run the chain on it on this "
+        "machine: voice activity, discrete units, resynthesis.",
     )
     parser.add_argument("directory", metavar="DIR", nargs="?", help="your recordings (default: a synthetic corpus)")
     options = parser.parse(arguments)
@@ -35,13 +46,58 @@ def main(arguments: Sequence[str]) -> int:
     home = paths.home() / "output" / "demo"
     corpus = Path(options.directory).expanduser().absolute() if options.directory else make_corpus(home / "corpus")
     stem = home / (corpus.name if options.directory else "demo")
-    command = ["vad", str(corpus), str(stem), "--cluster", "local"]
-    print(f"\n$ ./voxarray {' '.join(command)}\n", flush=True)
-    status = cli.main(command)
-    if Path(f"{stem}.csv").exists():
-        show(stem)
-        print(_next(stem))
-    return status
+    worst = DONE
+    for number, step in enumerate(chain(corpus, stem), 1):
+        print(f"\n{number}. {step.title}\n\n$ ./voxarray {shlex.join(step.command)}\n", flush=True)
+        status = cli.main([*step.command, "--cluster", "local"])
+        if status not in (DONE, SOME_FAILED) or not Path(f"{stem}.json").exists():
+            return status
+        worst = max(worst, status)
+        step.show()
+    print(_next(stem))
+    return worst
+
+
+def chain(corpus: Path, stem: Path) -> list[Step]:
+    """The steps of the demo over a corpus; outputs begin with `stem`."""
+    manifest = f"{stem}.json"
+    units = ["--units", "logmel-kmeans-100", "--root", str(corpus)]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem.name).strip("._-") or "demo"
+    return [
+        Step("Voice activity: who speaks when", ["vad", str(corpus), str(stem)], lambda: show(stem)),
+        Step(
+            "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the "
+            "baseline that HuBERT's units beat)",
+            ["encode", manifest, name, *units],
+            lambda: show_units(name),
+        ),
+        Step(
+            "Resynthesis: the units said again (Griffin-Lim: the words are there, the voice is a robot's)",
+            ["sts", manifest, f"{name}-resynthesised", *units],
+            lambda: show_speech(f"{name}-resynthesised", stem),
+        ),
+    ]
+
+
+def show_units(name: str) -> None:
+    """What the packed units are, and the first few."""
+    from pipelines.units import export
+
+    folder = paths.home() / "output" / name / "units"
+    print(f"\n{export.summary(folder)}\n")
+    for line in itertools.islice(export.lines(folder, "gslm", frames=False), 3):
+        path, _, text = line.partition("|")
+        print(f"  {Path(path).name[:32]:32} {text[:70]} …")
+
+
+def show_speech(name: str, stem: Path) -> None:
+    """Pairs to listen to."""
+    manifest = paths.home() / "output" / name / f"{stem.name}.json"
+    with manifest.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in itertools.islice(file, 3)]
+    print("\nTo compare by ear, original and resynthesis:\n")
+    for row in rows:
+        print(f"  {row['source_audio_filepath']}\n  {row['audio_filepath']}\n")
 
 
 def make_corpus(folder: Path) -> Path:
@@ -93,6 +149,7 @@ The results: {stem}.csv (statistics), {stem}.json (manifest), {stem}_segments.js
 To try next:
   ./voxarray status last                            how the run stands; the same command again does nothing twice
   ./voxarray report last                            one HTML page with plots
-  ./voxarray vad YOUR_RECORDINGS                    yours; --engine silero is the other engine
+  ./voxarray demo YOUR_RECORDINGS                   the same with yours
   ./voxarray vad YOUR_RECORDINGS --tasks 16         on Slurm, where there is one; --dry-run shows the plan
-  sbatch --array=0-15 slurm/vad.slurm DIR STEM      the same without the launcher"""
+  sbatch --array=0-15 slurm/vad.slurm DIR STEM      the same without the launcher
+  ./voxarray import-checkpoint --help               HuBERT units and neural vocoders for encode and sts"""

@@ -160,7 +160,7 @@ def _whole_run(run: Run, options: argparse.Namespace) -> int:
                 return SOME_FAILED if status == STOPPED_BY_WARNING else status
     if options.no_merge:
         return DONE
-    receipt = merge.merge(run, options.partial)
+    receipt = merge.merge(run, options.partial, if_due=record is None and not options.partial)
     log.info("%s", merge.summary(receipt))
     return SOME_FAILED if receipt.quarantined or receipt.missing else DONE
 

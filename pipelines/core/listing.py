@@ -29,7 +29,7 @@ def publish(pipeline: Pipeline, source: Path, parameters: Parameters, path: Path
             f"{source} {what}. Give the directory that holds the recordings; it is searched recursively."
         )
     count = 0
-    with store.writing(path) as file:
+    with store.writing(path, if_changed=True) as file:
         rows = _read(pipeline.list_items(source, parameters), source)
         for line in sorted_lines(_lines(rows, sizes)):
             file.write(line.split(b"\0", 1)[1])

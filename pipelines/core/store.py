@@ -100,8 +100,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
-    """Write a private file that replaces `path` when the block ends without an error, and vanishes otherwise."""
+def writing(path: Path, mode: str = "wb", if_changed: bool = False) -> Iterator[IO[bytes]]:
+    """Write a private file that replaces `path` when the block ends without an error, and vanishes otherwise.
+
+    `if_changed`: what stands at `path` is left alone, its time too, where it is the same.
+    """
     private = temporary(path)
     with teaching(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,12 +113,22 @@ def writing(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(private, path)
+            if if_changed and _is_same(private, path):
+                private.unlink()
+            else:
+                os.replace(private, path)
         except BaseException:
             with suppress(OSError):
                 private.unlink()
             raise
     sync_folder(path.parent)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_size == other.stat().st_size and sha256_of(one) == sha256_of(other)
+    except FileNotFoundError:
+        return False
 
 
 def replace(path: Path, data: bytes) -> None:

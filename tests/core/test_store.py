@@ -159,3 +159,14 @@ def test_private_files_of_dead_processes_of_this_host_are_known(tmp_path, host):
         assert not store.left_by_the_dead(live)
     with mock.patch.object(store, "ATTEMPT", f"other-{os.getpid()}-12345678"):
         assert not store.left_by_the_dead(left), "a process of another host cannot be looked up"
+
+
+def test_a_file_that_would_not_change_is_left_alone(tmp_path):
+    path = tmp_path / "listing"
+    for text, changes in ((b"one", True), (b"one", False), (b"two", True), (b"twos", True)):
+        before = path.stat().st_ino if path.exists() else None
+        with store.writing(path, if_changed=True) as file:
+            file.write(text)
+        assert path.read_bytes() == text
+        assert (path.stat().st_ino != before) == changes
+        assert [entry.name for entry in tmp_path.iterdir()] == ["listing"]

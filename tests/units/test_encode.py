@@ -230,3 +230,16 @@ def test_a_codebook_that_changes_is_another_run(stage, rows, units, tmp_path):
     status, said = stage.give("encode", manifest, "changing", "--units", folder)
     assert status == 2
     assert "the models were fitted or imported anew since" in said
+
+
+def test_what_encode_adds_to_the_manifest_of_vad_outlives_another_vad(stage, rows, units):
+    stem = stage.root / "listed"
+    assert stage.give("vad", stage.data / "s0", stem)[0] == 0
+    manifest = stem.with_suffix(".json")
+    assert stage.give("encode", manifest, "listed", "--units", units)[0] == 0
+    encoded = manifest.read_bytes()
+    assert b"units_row" in encoded
+    assert stage.give("vad", stage.data / "s0", stem)[0] == 0
+    assert stage.give("encode", manifest, "listed", "--units", units)[0] == 0
+    assert manifest.read_bytes() == encoded
+    assert len(list(stage.root.glob("listed.json.bak*"))) == 1
