@@ -35,6 +35,11 @@ class Item(msgspec.Struct, frozen=True, gc=False):
         value: dict[str, Any] = msgspec.json.decode(self.row)
         return value
 
+    @property
+    def span(self) -> Optional[tuple[float, Optional[float]]]:
+        """Start and duration in seconds of an item that is a stretch of a recording; None for a whole one."""
+        return (self.offset, self.duration) if b'"offset"' in self.row and "offset" in self.fields() else None
+
 
 class Fields(msgspec.Struct, gc=False):
     """What the engine itself needs of a row."""

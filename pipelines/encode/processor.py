@@ -9,11 +9,11 @@ from typing import Any, ContextManager, Sequence, Union
 
 import numpy as np
 
+from pipelines.audio.items import Audio, read_ahead
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 from pipelines.encode import options
 from pipelines.units import encoder, files, naming, packed
-from pipelines.units.reading import Audio, read_ahead
 
 _ON_GPU, _ON_CPU = (256, 3600.0), (4, 600.0)
 """Items in a batch, and seconds of audio. A batch is what a killed process loses."""

@@ -9,12 +9,12 @@ from typing import Any, ContextManager, Optional, Sequence, Union
 import numpy as np
 
 from pipelines.audio import RATE
+from pipelines.audio.items import Audio, read_ahead
 from pipelines.audio.resample import Float32
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 from pipelines.sts.options import AUDIO, made, output_name
 from pipelines.units import encoder, files, naming, packed, synthesis
-from pipelines.units.reading import Audio, read_ahead
 from pipelines.units.rows import UnitRows
 
 _ON_GPU, _ON_CPU = (128, 1800.0), (2, 300.0)

@@ -72,11 +72,6 @@ def folder(name: str) -> Path:
     return paths.home() / "output" / name
 
 
-def span(item: Item) -> Optional[tuple[float, Optional[float]]]:
-    """Start and duration in seconds of an item that is a stretch of a recording; None for a whole one."""
-    return (item.offset, item.duration) if b'"offset"' in item.row and "offset" in item.fields() else None
-
-
 def relative(item: Item, parameters: Mapping[str, Any]) -> PurePosixPath:
     """The item's path below the dataset's folder, a stretch with its start and end in seconds, without suffix.
 
@@ -85,7 +80,7 @@ def relative(item: Item, parameters: Mapping[str, Any]) -> PurePosixPath:
     path = PurePosixPath(item.audio_filepath)
     below = _below(path, parameters)
     stem = below.stem if below.suffix else below.name
-    stretch = span(item)
+    stretch = item.span
     if stretch is not None:
         start, duration = stretch
         end = "end" if duration is None else f"{start + duration:.3f}"

@@ -1,4 +1,4 @@
-"""Recordings of a manifest's items as the encoder takes them: streamed, or read ahead of a GPU by several threads."""
+"""The audio of a manifest's items: streamed, or read ahead of a GPU by several threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pipelines.audio.read import Recording
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import ItemError
 from pipelines.core.manifest import Item
-from pipelines.units import naming
 
 _BLOCK = 10 * RATE
 _AHEAD_S = 120.0
@@ -49,7 +48,7 @@ class Audio:
         problem = self._item.fields().get("problem") if b'"problem"' in self._item.row else None
         if problem:
             raise ItemError(str(problem))
-        start, length = naming.span(self._item) or (0.0, None)
+        start, length = self._item.span or (0.0, None)
         samples = 0
         with Recording(self._item.audio_filepath, start, length) as recording:
             for block in recording.float_blocks(_BLOCK):
