@@ -13,7 +13,7 @@ hifigan   the generator's fields as published (upsample_rates, upsample_kernel_s
           vocabulary_size, speakers [name, …] | null, styles [name, …] | null, duration_predictor (whether there are
           such weights); tensors: the published generator's under their own names, weight norm folded:
           conv_pre.{weight,bias}, ups.I.…, resblocks.I.convs1.J.…, resblocks.I.convs2.J.…, conv_post.…, dict.weight
-          (vocabulary, embedding_dim), spkr.weight (speakers, embedding_dim), style.weight, dur_predictor.… (as published)
+          (vocabulary, embedding_dim), spkr.weight (speakers, embedding_dim), style.weight, dur_predictor.…
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What a model was made of: a file's name (or several), SHA-256 and size in bytes, and its format."""
+    """The weights a model was made of: the file's path, its SHA-256, its size in bytes, and its format."""
 
     file: str
     sha256: str
