@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pipelines.audio import RATE
+from pipelines.audio.items import Audio
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.manifest import Item
@@ -19,7 +20,6 @@ from pipelines.units.fitting import Hashes, hashes
 from pipelines.units.logmel import LogMel
 from pipelines.units.options import CHUNK_S
 from pipelines.units.pieces import Cut
-from pipelines.units.reading import Audio
 
 _CONTEXT_S = 4.0
 """What a piece of a long recording sees of each neighbour, as when it is encoded."""
