@@ -204,7 +204,7 @@ def _side(options: argparse.Namespace) -> int:
 
 def _native(parameters: Parameters, work: Path) -> Iterator[Encoded]:
     from pipelines.units import encoder
-    from pipelines.units.reading import Audio
+    from pipelines.audio.items import Audio
 
     coder = encoder.load(parameters)
     for index, item in enumerate(items(work / "rows.jsonl", keyed=False)):
@@ -220,7 +220,7 @@ def _textless(parameters: Parameters, work: Path) -> Iterator[Compared]:
     """The reference's units beside the native ones, and how far the two centroids of unequal ones are."""
     import numpy as np
 
-    from pipelines.units.reading import Audio
+    from pipelines.audio.items import Audio
     from pipelines.units.reference import ReferenceEncoder
 
     coder = ReferenceEncoder.load(parameters)
