@@ -1,0 +1,135 @@
+"""The options of `asr` that change results. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipelines.asr.backends import PRECISIONS, locate
+from pipelines.core.errors import UsageError
+from pipelines.core.pipeline import Parameters
+
+log = logging.getLogger(__name__)
+
+ON_A_GPU, WITHOUT = "nvidia/canary-qwen-2.5b", locate.POCKETSPHINX
+"""The models that are taken where none is named."""
+VAD = ("auto", "always", "never")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model of the hub (nvidia/canary-qwen-2.5b, nvidia/parakeet-tdt-0.6b-v3, openai/whisper-large-v3, "
+        f"facebook/wav2vec2-large-960h, …), a folder, a .nemo file, or {WITHOUT}, which needs neither GPU nor "
+        f"download and is for trying things out (default: {ON_A_GPU} where there is a GPU, else {WITHOUT})",
+    )
+    model.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: bf16 on a GPU, else fp32)")
+    model.add_argument("--language", metavar="CODE", help="of the speech, for models of several (en, de, …)")
+    model.add_argument("--prompt", metavar="TEXT", help="what Canary-Qwen is asked (default: its own)")
+    model.add_argument("--decoder", choices=("rnnt", "ctc"), help="of models that have both (default: rnnt)")
+    what = parser.add_argument_group("what is written")
+    what.add_argument("--words", action="store_true", help="`words` with their times, where the model gives them")
+    what.add_argument(
+        "--segments", action="store_true", help="`segments` for every recording, not only for those that were cut"
+    )
+    what.add_argument(
+        "--field",
+        default="text",
+        metavar="NAME",
+        help="the field that gets the text; pred_text where `text` holds what was really said (default: text)",
+    )
+    what.add_argument("--redo", action="store_true", help="rows that have a text already get a new one")
+    cut = parser.add_argument_group("how recordings are cut")
+    cut.add_argument(
+        "--vad",
+        choices=VAD,
+        default=VAD[0],
+        help="auto: recordings that the model takes whole are left whole, longer ones are cut at pauses, and where "
+        "there is no speech there is no text; always: short ones are cut, too; never: no looking for speech (default: "
+        "auto)",
+    )
+    cut.add_argument(
+        "--vad-segments",
+        metavar="FILE",
+        help="where speech is, as `vad` wrote it (STEM_segments.json); without it, it is looked for here",
+    )
+    cut.add_argument(
+        "--longest", type=float, metavar="S", help="pieces of at most S seconds (default: the model's limit)"
+    )
+
+
+def parameters(options: argparse.Namespace) -> Parameters:
+    """The validated options, every default filled in. Raises UsageError where the model is not here."""
+    name = options.model or _default(options)
+    found = locate.locate(name)
+    values: dict[str, Any] = {
+        "model": str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name,
+        "backend": found.backend,
+        "version": found.version,
+        "settings": {
+            key: value
+            for key, value in (
+                ("precision", options.precision),
+                ("language", options.language),
+                ("prompt", options.prompt),
+                ("decoder", options.decoder),
+            )
+            if value is not None
+        },
+        "words": options.words,
+        "segments": options.segments,
+        "redo": options.redo,
+        "field": _field(options.field),
+        "vad": options.vad,
+        "vad_segments": _file(options.vad_segments),
+        "longest": _longest(options.longest),
+    }
+    return values
+
+
+def _default(options: argparse.Namespace) -> str:
+    """The model where none is named. PocketSphinx is said to be what it is."""
+    gpus = str(getattr(options, "gpus", None) or "").rpartition(":")[2]
+    asked = gpus not in ("", "0") or bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if asked or shutil.which("nvidia-smi"):
+        return ON_A_GPU
+    log.warning(
+        "No GPU is asked for and none is here, so the model is %s: it needs no download, and about every third word "
+        "is wrong. For work, name a model (--model %s --gpus 1).",
+        WITHOUT,
+        ON_A_GPU,
+    )
+    return WITHOUT
+
+
+def _field(name: str) -> str:
+    if not name.isidentifier() or name in ("audio_filepath", "duration", "offset", "segments", "words", "flags"):
+        raise UsageError(
+            f"--field is {name!r}, and must be a name like text or pred_text, and none that has a meaning."
+        )
+    return name
+
+
+def _file(name: Any) -> Any:
+    if name is None:
+        return None
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(
+            f"--vad-segments is {path}, which is no file here. `./voxarray vad DIRECTORY STEM` writes "
+            "STEM_segments.json."
+        )
+    return str(path)
+
+
+def _longest(seconds: Any) -> Any:
+    if seconds is not None and not 1 <= seconds <= 24 * 3600:
+        raise UsageError(f"--longest is {seconds:g} seconds, and must be from 1 to 86,400.")
+    return seconds
