@@ -38,6 +38,7 @@ COMMANDS = {
         "slurm.tools",
         "import_checkpoint",
     ),
+    "wer": Command("MANIFEST", "word error rates: overall, by column, the worst", "slurm.tools", "wer"),
     "parity": Command("encode MANIFEST", "compare both backends on your files", "slurm.tools", "parity"),
     "doctor": Command("", "is this machine, this cluster, this file system fit? what to do if not", "slurm.doctor"),
     "demo": Command("[DIR]", "a small corpus through the chain, on this machine", "slurm.demo"),

@@ -1,4 +1,4 @@
-"""Commands of the units that need their environment: started there, with the arguments as they are."""
+"""Commands that need a pipeline's environment: started there, with the arguments as they are."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def parity(arguments: Sequence[str]) -> int:
         str(environments.python("sts")),
     ]
     return _run("units", "pipelines.units.parity", [*arguments, *both])
+
+
+def wer(arguments: Sequence[str]) -> int:
+    """`wer MANIFEST`: word error rates."""
+    return _run("asr", "pipelines.asr.wer", arguments)
 
 
 def _run(environment: str, module: str, arguments: Sequence[str]) -> int:

@@ -87,7 +87,8 @@ class UnitEncoder:
         self._window = round((_GPU_WINDOW_S if self._batch else 0) * RATE)
         self._normalize = bool(getattr(features, "normalize", False))
         if self._normalize:
-            features.normalize = False  # type: ignore[attr-defined] - a piece is normalised as its whole recording is
+            # A piece is normalised as its whole recording is.
+            features.normalize = False  # type: ignore[attr-defined]
 
     @property
     def on_gpu(self) -> bool:
