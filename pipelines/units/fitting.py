@@ -30,7 +30,7 @@ Hashes = npt.NDArray[np.uint64]
 _FIRST, _FIRST_A_CLUSTER = 20_000, 16
 """Frames that k-means++ chooses from: so many, or so many a cluster if that is more."""
 _GROWTH = 4
-_TOLERANCE, _LAST_TOLERANCE = 1e-3, 1e-4
+_TOLERANCE, _LAST_TOLERANCE = 2e-3, 5e-4
 """Iterations end when the inertia falls by less than this share: on some of the frames, on all of them."""
 _ROUNDS, _LAST_ROUNDS = 20, 50
 _AT_ONCE = 1 << 16

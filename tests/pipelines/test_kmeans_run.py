@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.core.errors import ItemError
+from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.manifest import Item, key_of
 from pipelines.core.pipeline import Resources
 from pipelines.kmeans import processor as sampling
@@ -189,3 +189,61 @@ def test_features_that_are_no_numbers_are_an_error_of_the_item(monkeypatch, prom
     (result,) = made.process([item(prompts[0], 2.0)])
     assert isinstance(result, ItemError)
     assert "not all numbers" in str(result)
+
+
+# -- features of an encoder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The folder of models with a small HuBERT `tiny` in it, imported from fairseq's format."""
+    from pipelines.units import importing
+    from tests.units.made import fairseq_hubert
+
+    where = tmp_path_factory.mktemp("encoder")
+    fairseq_hubert(where / "tiny.pt", layers=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXARRAY_MODELS", str(where / "models"))
+        importing.main(["hubert", str(where / "tiny.pt"), "--name", "tiny"])
+    return where / "models"
+
+
+def hubert_of(encoder, layer):
+    from pipelines.units.hubert import Hubert
+
+    return Hubert.load(models.describe(str(encoder / "tiny"), "hubert"), layer)
+
+
+def test_features_of_an_encoder(monkeypatch, prompts, encoder):
+    info = models.describe(str(encoder / "tiny"), "hubert")
+    asked = {"dense_model": str(info.folder), "dense_digest": info.digest, "layer": 2}
+    made = sampler(monkeypatch, **asked, rate=0.5)
+    (result,) = made.process([item(prompts[0], rows(prompts[:1])[0]["duration"])])
+    waveform = torch.from_numpy(corpus.read_wave(prompts[0]).astype(np.float32) / 32768)
+    expected = hubert_of(encoder, 2)(waveform[None], None)[0].numpy()
+    chosen = hashes(item(prompts[0]).key, 0, len(expected)) <= np.uint64(2**63)
+    assert 0 < chosen.sum() < len(expected)
+    assert np.array_equal(features(result), expected[chosen])
+    with pytest.raises(UsageError, match="not the one that this run began with"):
+        sampler(monkeypatch, **{**asked, "dense_digest": "0" * 64})
+
+
+def test_a_codebook_of_an_encoders_layer(world, prompts, encoder):
+    options = ("--features", "tiny", "--layer", "2", "--clusters", "20", "--frames", "600")
+    made = []
+    for name, tasks in (("one", 1), ("three", 3)):
+        done = world.array(
+            "7",
+            range(tasks),
+            world.write(rows(prompts), f"{name}.json"),
+            name,
+            *options,
+            pipeline="kmeans",
+            VOXARRAY_MODELS=str(encoder),
+        )
+        assert [status for status, _ in done] == [0] * tasks, done
+        made.append((encoder / name / "model.safetensors").read_bytes())
+    assert made[0] == made[1]
+    info = models.describe(str(encoder / "one"), "codebook")
+    assert info.config["features"] == {"kind": "hubert", "model": "tiny", "layer": 2}
+    assert info.config["width"] == hubert_of(encoder, 2).width
