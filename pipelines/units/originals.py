@@ -1,7 +1,7 @@
 """The published files that imported models were made of, found again for the reference, which reads nothing else.
 
-A file is taken only if its SHA-256 is the one that was imported: the import read it without running any of it, and
-audited it, so the reference may unpickle it as fairseq and scikit-learn do.
+Files are taken only if their SHA-256 is the one that was imported: the import read them without running any of it, and
+audited them, so the reference may unpickle them as fairseq and scikit-learn do.
 """
 
 from __future__ import annotations
@@ -11,41 +11,13 @@ import os
 from pathlib import Path
 from typing import Iterator, Sequence
 
+from pipelines.core import store
 from pipelines.core.errors import UsageError
-from pipelines.units import known
+from pipelines.units import known, models
 from pipelines.units.models import ModelInfo
 
 VARIABLE = "TEXTLESS_CHECKPOINT_ROOT"
 """Where textlesslib keeps its files; without it, `~/.textless`."""
-
-_BLOCK = 1 << 22
-
-
-def folders() -> list[Path]:
-    """Where textlesslib may have left published files."""
-    named = os.environ.get(VARIABLE)
-    return [Path(named).expanduser()] if named else [Path("~/.textless").expanduser()]
-
-
-def find(info: ModelInfo, formats: Sequence[str]) -> Path:
-    """The file that holds the weights which the model was made of. UsageError: it is of another kind, or not there."""
-    source = info.source
-    if source.format not in formats:
-        raise UsageError(
-            f"{info.name} was imported from {_KINDS.get(source.format, source.format)}, and the reference backend "
-            f"computes with {' or '.join(_KINDS[each] for each in formats)} alone. Use `--backend native` for it."
-        )
-    tried = list(_candidates(info))
-    for path in tried:
-        if path.is_file() and path.stat().st_size == source.bytes and _sha256(path) == source.sha256:
-            return path
-    raise UsageError(
-        f"The reference backend reads the file that {info.name} was imported from, {source.file} ({source.bytes:,} "
-        f"bytes, SHA-256 {source.sha256[:16]}…), and it is not at any of {', '.join(map(str, tried))}, or has changed "
-        f"since. Put it into a folder and name that with {VARIABLE}=FOLDER, or use `--backend native`, which needs "
-        "the imported model alone."
-    )
-
 
 _KINDS = {
     "fairseq": "a fairseq checkpoint",
@@ -56,21 +28,52 @@ _KINDS = {
 }
 
 
-def _candidates(info: ModelInfo) -> Iterator[Path]:
-    """Where the file may be: where it was, in textlesslib's folder under its own or the published name, beside."""
-    recorded = Path(info.source.file)
-    if recorded.is_absolute():
-        yield recorded
-    published = known.by_sha256(info.source.sha256)
-    names = [recorded.name] + ([each.name for each in published.files[:1]] if published else [])
-    for folder in (*folders(), info.folder):
-        for name in dict.fromkeys(names):
-            yield folder / name
+def find(info: ModelInfo, formats: Sequence[str]) -> Path:
+    """The file of the weights that the model was made of. UsageError: it is of another kind, changed or not there."""
+    source = info.source
+    if source.format not in formats:
+        raise UsageError(
+            f"{info.name} was imported from {_KINDS.get(source.format, source.format)}, and the reference backend "
+            f"computes with {' or '.join(_KINDS[each] for each in formats)} alone. Use `--backend native` for it."
+        )
+    names = [Path(name) for name in source.file.split(", ")]
+    for paths in _candidates(info, names):
+        if all(path.is_file() for path in paths) and _is_source(info, names, paths):
+            return paths[0]
+    published = known.find(info.name)
+    told = f" It is published as {', '.join(each.url for each in published.files)}." if published else ""
+    raise UsageError(
+        f"The reference backend reads what {info.name} was imported from, {source.file} ({source.bytes:,} bytes), and "
+        f"none of {', '.join(map(str, folders(info)))} has it unchanged.{told} Put it into a folder and name that "
+        f"with {VARIABLE}=FOLDER, or use `--backend native`, which needs the imported model alone."
+    )
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(_BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def folders(info: ModelInfo) -> list[Path]:
+    """Where published files may be: textlesslib's folder, where downloads lie, beside the model."""
+    named = os.environ.get(VARIABLE)
+    textless = Path(named or "~/.textless").expanduser()
+    return [textless, models.folder() / ".downloads", info.folder, info.folder.parent]
+
+
+def _candidates(info: ModelInfo, names: Sequence[Path]) -> Iterator[list[Path]]:
+    """The files where they were, and in each folder under their own names and those they are published under."""
+    if all(name.is_absolute() for name in names):
+        yield list(names)
+    published = known.find(info.name)
+    others = [each.name for each in published.files] if published else []
+    for folder in folders(info):
+        yield [folder / name.name for name in names]
+        if len(others) == len(names):
+            yield [folder / name for name in others]
+
+
+def _is_source(info: ModelInfo, names: Sequence[Path], paths: Sequence[Path]) -> bool:
+    """Whether these are the files that were imported, by size and then SHA-256 (of several: of the digests' lines)."""
+    if sum(path.stat().st_size for path in paths) != info.source.bytes:
+        return False
+    digests = [store.sha256_of(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0] == info.source.sha256
+    lines = "".join(f"{digest}  {name.name}\n" for digest, name in zip(digests, names))
+    return hashlib.sha256(lines.encode()).hexdigest() == info.source.sha256

@@ -163,8 +163,8 @@ def _report(found: Sequence[Compared], least: float) -> int:
     ]
     if unequal:
         lines.append(
-            f"near ties  {ties:,} of the {unequal:,} ({100 * ties / unequal:.1f} %): within {100 * NEAR_TIE:g} %, both "
-            "centroids are equally far from the frame"
+            f"near ties  {ties:,} of the {unequal:,} ({100 * ties / unequal:.1f} %): both centroids are equally far, "
+            f"within {100 * NEAR_TIE:g} %"
         )
     worst = sorted((each for each in compared if each.unequal), key=lambda each: -each.unequal / each.frames)[:_WORST]
     lines += [f"worst      {each.unequal:,} of {each.frames:,}  {each.path}{_lengths(each)}" for each in worst]
@@ -203,8 +203,8 @@ def _side(options: argparse.Namespace) -> int:
 
 
 def _native(parameters: Parameters, work: Path) -> Iterator[Encoded]:
-    from pipelines.units import encoder
     from pipelines.audio.items import Audio
+    from pipelines.units import encoder
 
     coder = encoder.load(parameters)
     for index, item in enumerate(items(work / "rows.jsonl", keyed=False)):

@@ -132,8 +132,10 @@ def generator(path: Path, config: Mapping[str, Any]) -> Any:
     for names, key, count, table in _TABLES:
         if config.get(names):
             published.update({key: True, count: len(weights[table])})
-    if not config.get("duration_predictor"):
-        published.pop("dur_predictor_params", None)
+    predictor = weights.get("dur_predictor.conv1.0.weight")
+    if predictor is not None:  # not used here, but part of what must fit
+        sizes = ("var_pred_hidden_dim", "encoder_embed_dim", "var_pred_kernel_size")
+        published["dur_predictor_params"] = {**dict(zip(sizes, predictor.shape)), "var_pred_dropout": 0.5}
     with quiet():
         generator = _generator_class()(published)
         try:

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import torch
 
+from pipelines.audio.items import Audio, read_ahead
 from pipelines.core.manifest import parse
 from pipelines.units import encoder, packed
 from pipelines.units.codebook import Codebook
-from pipelines.audio.items import Audio, read_ahead
 from tests import corpus
 
 PEAK = {"A100": (312e12, 19.5e12), "H100": (989e12, 67e12), "H200": (989e12, 67e12), "L40S": (362e12, 91.6e12)}

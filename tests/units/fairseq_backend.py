@@ -2,8 +2,9 @@
 
     python fairseq_backend.py JOB.json OUT.npz
 
-JOB: `waves` {name: path}, `encode` {name: parameters of a run}, `checkpoints` [path] to load strictly, `units` a .npy,
-`speak` {name: parameters}, `plain` {name: folder of a CodeHiFiGAN without styles}. OUT has the arrays, and `faults`.
+JOB: `encode` {variant: parameters of a run}, `waves` {variant: {name: path}}, `checkpoints` [path] to load strictly,
+`units` a .npy, `speak` {name: parameters}, `plain` {name: folder of a CodeHiFiGAN without styles}. OUT has the arrays,
+and `faults`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from pipelines.units.reference_models import ReferenceHubert, quiet
 def main(job: dict, out: Path) -> None:
     torch.set_num_threads(1)
     arrays, faults = {}, {}
-    waves = {name: soundfile.read(path, dtype="float32")[0] for name, path in job["waves"].items()}
     for variant, parameters in job["encode"].items():
         coder = ReferenceEncoder.load(parameters)
+        waves = {name: soundfile.read(path, dtype="float32")[0] for name, path in job["waves"][variant].items()}
         with ThreadPoolExecutor(2) as pool:
             found = dict(zip(waves, pool.map(coder.encode, [[wave] for wave in waves.values()])))
         arrays.update({f"units/{variant}/{name}": units for name, [units] in found.items()})

@@ -35,6 +35,8 @@ VARIANTS = {
     "normalize": {"normalize": True},
 }
 LAYER, CLUSTERS, WIDTH = 12, 500, 64
+LONG = "long"
+"""A recording that only the variant `normalize` encodes: its two chunks take long, and are normalised together."""
 CHUNK, SHORTEST = 100 * 16_000, {320: 400, 640: 720}
 KNOWS_BATCH_NORM = "conv_pos_batch_norm" in HubertConfig.__dataclass_fields__
 
@@ -170,7 +172,8 @@ def main(folder: Path, waves) -> None:
         hop = options.get("hop", 320)
         path = make(folder, name, **options)
         model, task = strictly(path, options.get("batch_norm", False))
-        found = {key: features_of(model, task.cfg.normalize, each, hop) for key, each in waveforms.items()}
+        short = {key: each for key, each in waveforms.items() if key != LONG or name == "normalize"}
+        found = {key: features_of(model, task.cfg.normalize, each, hop) for key, each in short.items()}
         kmeans = MiniBatchKMeans(
             n_clusters=CLUSTERS, init="k-means++", max_iter=20, batch_size=10_000, n_init=1, compute_labels=False,
             random_state=0, reassignment_ratio=0.0,
@@ -180,7 +183,7 @@ def main(folder: Path, waves) -> None:
         np.savez(folder / f"{name}.npz", **units, **{f"features/{key}": each for key, each in found.items()})
         if name == "batch_norm" and not KNOWS_BATCH_NORM:
             true = np.concatenate(list(units.values()))
-            loose = [of_loose(path, seed, kmeans, waveforms) for seed in (1, 2)]
+            loose = [of_loose(path, seed, kmeans, short) for seed in (1, 2)]
             report["loose"] = {
                 "wrong": [float((each != true).mean()) for each in loose],
                 "unlike": float((loose[0] != loose[1]).mean()),

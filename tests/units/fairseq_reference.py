@@ -104,7 +104,7 @@ def run(python: Path, *arguments: Any, **variables: str) -> None:
 
 
 def import_variant(variant: str) -> None:
-    """Import a variant and its codebook through the command, unless they are there."""
+    """Import a variant and its codebook through the command, unless they are there; the reference finds its files."""
     from pipelines.units import importing
 
     folder = made().folder
@@ -114,6 +114,11 @@ def import_variant(variant: str) -> None:
     assert imported == DONE
     arguments = ["kmeans", str(folder / f"{variant}.km.bin"), "--name", f"{variant}-kmeans"]
     assert importing.main([*arguments, "--dense-model", variant, "--layer", str(LAYER)]) == DONE
+
+
+def waves(variant: str) -> dict[str, Path]:
+    """The recordings that fairseq encoded."""
+    return {name: path for name, path in made().waves.items() if name != "long" or variant == "normalize"}
 
 
 def parameters(variant: str, backend: str = "native", chunking: str = "textless") -> dict[str, Any]:

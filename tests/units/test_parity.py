@@ -9,9 +9,9 @@ from typing import Iterator
 import msgspec
 import pytest
 
-from pipelines.units import models, parity
+from pipelines.units import models, originals, parity
 from pipelines.units.parity import Compared
-from tests.units.fairseq_reference import import_variant, made, reference_python
+from tests.units.fairseq_reference import import_variant, made, reference_python, waves
 
 
 @pytest.fixture
@@ -33,13 +33,16 @@ def run(store: Path, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("variant", ["batch_norm"])
-def test_both_backends_agree(variant: str, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_both_backends_agree(
+    variant: str, store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     import_variant(variant)
+    monkeypatch.setenv(originals.VARIABLE, str(made().folder))
     (store / "broken.wav").write_bytes(b"RIFF")
-    manifest(store, *made().waves.values(), store / "broken.wav")
+    manifest(store, *waves(variant).values(), store / "broken.wav")
     assert run(store, "--units", f"{variant}-kmeans", "--items", "100") == 0
     said = capfd.readouterr().out
-    assert f"items      {len(made().waves)} (" in said
+    assert f"items      {len(waves(variant))} (" in said
     assert "equal      100.0000 %" in said or "near ties" in said
     assert f"not read   {store / 'broken.wav'}: " in said
     assert said.splitlines()[-1].startswith("fit ")
