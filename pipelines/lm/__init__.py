@@ -8,7 +8,7 @@ from typing import Any, Iterator
 from pipelines.core import paths, plan
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
 from pipelines.lm import grid
-from pipelines.lm.options import add_arguments, parameters
+from pipelines.lm.options import GRID_NAMES, add_arguments, parameters
 from pipelines.lm.outputs import Leaderboard
 from pipelines.units import files
 
@@ -17,7 +17,7 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
     """What trains; imports torch. Raises EnvironmentNotFit, UsageError."""
     from pipelines.units import environment
 
-    environment.verify_packages("lm", ("numpy", "torch"))
+    environment.verify_packages("lm", ("numpy", "torch", "safetensors"))
     from pipelines.lm.processor import LmProcessor
 
     return LmProcessor(parameters, resources)
@@ -25,12 +25,11 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
 
 def list_items(source: Path, parameters: Parameters) -> Iterator[dict[str, Any]]:
     """One item a combination of the grid; its folder of checkpoints is its identity."""
-    top = paths.home() / "output" / "checkpoints" / plan.run_id("lm", source, None, parameters)
-    varied = parameters["grid"]
-    base = {name: value for name, value in parameters.items() if name not in ("grid", "units", "split_by", "raw")}
-    for settings in grid.combinations(base, varied):
-        folder = grid.folder_of(settings, varied, top)
-        yield {"audio_filepath": str(folder), "manifest": str(source), "settings": settings}
+    run = plan.run_id("lm", source, None, parameters)
+    base = {name: parameters[name] for name in GRID_NAMES}
+    for settings in grid.combinations(base, parameters["grid"]):
+        folder = paths.home() / "output" / "checkpoints" / run / grid.name_of(settings, parameters["grid"])
+        yield {"audio_filepath": str(folder), "run": run, "manifest": str(source), "settings": settings}
 
 
 PIPELINE = Pipeline(

@@ -1,97 +1,102 @@
-"""Checkpoints of language models, and what TensorBoard shows of their training."""
+"""The state of a training (`last.pt`), and the place it has to itself.
+
+`last.pt` holds everything that the steps to come depend on, and is replaced whole. The best model is a file of its own
+(`best.safetensors`), written before the `last.pt` that knows of it: whatever is killed in between is done again, and
+comes to the same.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import math
+import os
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Protocol
+from typing import Any, Mapping, Optional
 
+import msgspec
 import torch
 
-from pipelines.core.errors import UsageError, VoxarrayError
-from pipelines.lm import models, parallel
+from pipelines.core import store
+from pipelines.core.errors import UsageError
 
-_FREE = ("num_epochs", "early_stopping", "stopping", "device")
-"""Settings that a training may change while it goes on."""
-
-
-class Events(Protocol):
-    """Takes figures of the training."""
-
-    def add(self, step: int, name: str, value: float) -> None:
-        """One figure at one step."""
-        ...
+LAST = "last.pt"
 
 
-class _Silent:
-    def add(self, step: int, name: str, value: float) -> None:
-        """Nobody looks."""
+class Progress(msgspec.Struct):
+    """Where a training stands. `update`: updates of this epoch that are done; `waited`: epochs since the best.
+
+    `nats`, `tokens`: sums over this epoch; `history`: one entry an epoch; `seconds`: time spent, over all attempts.
+    """
+
+    epoch: int = 0
+    update: int = 0
+    step: int = 0
+    nats: float = 0.0
+    tokens: int = 0
+    tokens_read: int = 0
+    best: float = math.inf
+    waited: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    history: list[dict[str, float]] = []
 
 
-class _Board:
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+class State(msgspec.Struct):
+    """A `last.pt`: `data` is the digest of what it is trained on."""
 
-    def add(self, step: int, name: str, value: float) -> None:
-        """Write it."""
-        self._writer.add_scalar(name, value, step)
-
-
-@contextmanager
-def events(folder: Path, settings: Mapping[str, Any], step: int) -> Iterator[Events]:
-    """TensorBoard's event files in the folder, where the package is there; `step`: later ones of before are void."""
-    if not parallel.is_first() or not settings.get("tensorboard", True):
-        yield _Silent()
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield _Silent()
-        return
-    writer = SummaryWriter(str(folder), purge_step=step or None)
-    try:
-        yield _Board(writer)
-    finally:
-        writer.close()
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    progress: Progress
+    settings: dict[str, Any]
+    data: str
 
 
-def load(path: Path, settings: Optional[Mapping[str, Any]] = None) -> Optional[dict[str, Any]]:
-    """A checkpoint's state; None if there is none. UsageError: damaged, or of a training with other settings."""
+def save(folder: Path, state: State) -> None:
+    """Replace `last.pt`, whole or not at all."""
+    content = {name: getattr(state, name) for name in State.__struct_fields__}
+    # JSON knows no infinity; this is read by torch, which does.
+    content["progress"] = {name: getattr(state.progress, name) for name in Progress.__struct_fields__}
+    with store.writing(folder / LAST) as file:
+        torch.save(content, file)
+
+
+def load(folder: Path, settings: Mapping[str, Any], data: str) -> Optional[State]:
+    """The state to go on from; None where none was saved. UsageError: damaged, or of another training."""
+    path = folder / LAST
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        its = state["settings"]
-    except Exception as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = State(**{**content, "progress": Progress(**content["progress"])})
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
         raise UsageError(
-            f"The checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]}). It is written whole or not at "
-            "all, so the disk lost or changed it, or it is no checkpoint of `voxarray lm`. Move it away to begin anew."
+            f"The checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]}). It is written whole or not "
+            "at all, so the disk lost or changed it. Move it away, and this training begins anew."
         ) from None
-    if settings is not None:
-        other = {name for name in {*its, *settings} - {*_FREE} if its.get(name) != settings.get(name)}
-        if other:
-            told = ", ".join(f"{name} {its.get(name)}, now {settings.get(name)}" for name in sorted(other))
-            raise UsageError(f"{path} is of a training with other settings ({told}). Give this one another folder.")
+    before = state.settings
+    other = [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]
+    if other:
+        told = ", ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in other)
+        raise UsageError(f"{path} is of a training with other settings ({told}). Move it away to begin anew.")
+    if state.data != data:
+        raise UsageError(
+            f"{path} is of a training on other data: since it began, items came or went, or their units or groups "
+            "changed. Going on would mix the two. Give the command again with --fresh to begin anew with the data as "
+            "they are; the earlier checkpoints are kept aside."
+        )
     return state
 
 
-def restore(folder: Path, device: torch.device) -> tuple[models.UnitModel, dict[str, Any]]:
-    """The best model of a folder, ready to predict, and its settings. Raises UsageError."""
-    path = folder / "best.pt" if folder.is_dir() else folder
-    state = load(path)
-    if state is None:
-        raise UsageError(
-            f"There is no checkpoint at {path}. `./voxarray lm UNITS_MANIFEST` trains one, and prints its folder."
-        )
-    model = models.build(state["settings"])
-    model.load_state_dict(state["model"])
-    return model.to(device).eval(), state["settings"]
-
-
-def diverged(folder: Path, settings: Mapping[str, Any], step: int) -> VoxarrayError:
-    """The paragraph for a loss that is no number."""
-    return VoxarrayError(
-        f"The loss is no longer a number at step {step} of {folder.name}: training has diverged. The last state before "
-        f"it is kept in {folder}. Lower --learning-rate ({settings['learning_rate']:g}), or raise --warmup-steps "
-        f"({settings['warmup_steps']})."
-    )
+def claim(folder: Path, stamp: str) -> None:
+    """Make the folder this run's own: what an earlier run (before --fresh) left is moved aside, and litter removed."""
+    note = folder / "run.txt"
+    try:
+        before: Optional[str] = note.read_text(encoding="utf-8")
+    except OSError:
+        before = None
+    if before not in (None, stamp):
+        os.replace(folder, folder.with_name(f"{folder.name}.until-{stamp.replace(':', '')}"))
+    if before != stamp:
+        store.replace(note, stamp.encode())
+    for path in folder.iterdir():
+        if store.is_abandoned(path):
+            path.unlink(missing_ok=True)

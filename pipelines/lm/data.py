@@ -1,62 +1,71 @@
-"""Sequences of units for language models: memory-mapped, split without leaks, batched by length."""
+"""The sequences of units that a training reads: memory-mapped, verified before use, 32 bytes of memory an item."""
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, NamedTuple, Optional
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.core import manifest
-from pipelines.core.errors import ManifestError, listed
+from pipelines.core.errors import LISTED, ManifestError, listed
+from pipelines.language.files import UnitsOf
 from pipelines.units.packed import PackedUnits, Units
 
 Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
-TRAIN, VALID, TEST = "train", "valid", "test"
+_BLOCK = 1 << 22
+"""Units that are looked at at once when they are verified."""
+_ELSEWHERE = -1
+"""The row of an item whose line does not say in which row of these units it is."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Row(NamedTuple):
-    """One item: its key, its row in the packed units, its group (speaker or file), its seconds."""
+class Source(NamedTuple):
+    """Where the units of a training come from, and how they are read.
 
-    key: str
-    row: int
-    group: str
-    seconds: float
+    `group`: the field of a row that says whose it is; None: the recording. `salt`: the seed of the split.
+    `skip_missing`: leave items without units out instead of refusing them.
+    """
+
+    manifest: Path
+    folder: Path
+    group: Optional[str]
+    salt: int
+    raw: bool
+    skip_missing: bool = False
 
 
 class Corpus:
     """The items of a manifest that have units, all in one folder of packed units.
 
-    `sequence(i)` is read from the disk when it is asked for: memory holds 40 bytes an item. Raises ManifestError for
-    rows without units, and units outside the vocabulary.
+    `lengths`, `seconds`, `groups`: (items,); a group is the hash of its name and the split's seed. Sequences stay on
+    the disk. Raises ManifestError for items without units, and for units outside the vocabulary.
     """
 
-    def __init__(self, path: Path, folder: Path, group_field: Optional[str], raw: bool) -> None:
-        self.units = PackedUnits(folder)
-        self.vocabulary_size = self.units.description.vocabulary_size
-        self._raw = raw and self.units.description.deduplicated
-        rows, groups, seconds, bad = [], [], [], []
-        for item in manifest.items(path):
-            fields = item.fields()
-            row = fields.get("units_row")
-            if not isinstance(row, int) or not 0 <= row < len(self.units):
-                bad.append(f"item {item.index + 1}: {item.audio_filepath}")
-                continue
-            rows.append(row)
-            groups.append(_group(item, fields, group_field, path))
-            seconds.append(item.duration or 0.0)
-        _refuse_without_units(path, folder, bad, len(rows))
-        self.rows: Ints = np.array(rows, np.int64)
-        self.seconds = np.array(seconds, np.float64)
-        names, self.groups = np.unique(np.array(groups), return_inverse=True)
-        self.group_names: list[str] = names.tolist()
-        index = np.load(folder / "index.npy", mmap_mode="r")
-        self.lengths: Ints = np.asarray(index[self.rows, 2])
-        if self._raw:
-            self.lengths = np.array([int(self.units.durations(row).sum()) for row in rows], np.int64)
+    def __init__(self, source: Source) -> None:
+        self.units = PackedUnits(source.folder)
+        described = self.units.description
+        self.vocabulary_size = described.vocabulary_size
+        self.raw = source.raw or not described.deduplicated
+        self._repeats = source.raw and described.deduplicated
+        rows, seconds, groups = _read(source, len(self.units))
+        index = np.load(source.folder / "index.npy", mmap_mode="r")
+        known = rows >= 0
+        lengths = np.zeros(len(rows), np.int64)
+        lengths[known] = index[rows[known], 2]
+        good = _refuse_without_units(source, rows, lengths)
+        self.rows, self.seconds, self.groups, self.lengths = rows[good], seconds[good], groups[good], lengths[good]
+        self.left_out = len(rows) - len(self.rows)
+        self._verify(index)
+        if self._repeats:
+            self.lengths = np.fromiter((int(self.units.durations(row).sum()) for row in self.rows), np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,145 +73,132 @@ class Corpus:
     def sequence(self, number: int) -> Units:
         """The units of an item. Shape (units,), uint16."""
         row = int(self.rows[number])
-        return self.units.frames(row) if self._raw else self.units.units(row)
+        return self.units.frames(row) if self._repeats else self.units.units(row)
+
+    def described(self) -> UnitsOf:
+        """What the units are, for the files of models."""
+        its = self.units.description
+        return UnitsOf(its.name, its.vocabulary_size, its.rate, self.raw, its.codebook, its.codebook_digest)
+
+    def digest(self) -> str:
+        """16 hex digits over which items there are, whose they are, and their units."""
+        digest = hashlib.sha256(f"{self.units.description.index_sha256} {self.raw} {self.vocabulary_size}".encode())
+        for part in (self.rows, self.groups):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _verify(self, index: Any) -> None:
+        """Refuse units outside of the vocabulary, by name, before hours are spent on the others."""
+        folder, size = self.units.folder, self.vocabulary_size
+        for shard in range(self.units.description.shards):
+            start = 0
+            for block in _blocks(folder / f"units-{shard:05d}.npy"):
+                if int(block.max()) >= size:
+                    place = start + int(np.argmax(block >= size))
+                    rows = np.flatnonzero((index[:, 0] == shard) & (index[:, 1] <= place))
+                    raise _foreign(folder, int(rows[-1]), int(block[place - start]), size)
+                start += len(block)
 
 
-def _group(item: manifest.Item, fields: dict[str, Any], field: Optional[str], path: Path) -> str:
-    if field is None:
-        return item.audio_filepath
-    value = fields.get(field)
+def _blocks(path: Path) -> Iterator[Units]:
+    """The units of a shard, read and not mapped: what is looked at once should not count as this process's memory."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while data := file.read(2 * _BLOCK):
+            yield np.frombuffer(data, "<u2")
+
+
+def _foreign(folder: Path, row: int, unit: int, size: int) -> ManifestError:
+    lines = manifest.lines(folder / "manifest.json")
+    line = next((each for number, each in enumerate(lines) if number == row), b"{}")
+    name = _decode(line).get("audio_filepath", "?")
+    return ManifestError(
+        f"Row {row} of the units in {folder} ({name}) has the unit {unit}, and a vocabulary of {size:,} has 0 to "
+        f"{size - 1}: the units are of another codebook than units.json says, special tokens are among them, or "
+        "--vocabulary-size is too small. Encode the recordings again, or give the right size."
+    )
+
+
+def _read(source: Source, total: int) -> tuple[Ints, npt.NDArray[np.float64], Hashes]:
+    """Row (or -1), seconds and group of every item of the manifest, in its order."""
+    rows, seconds, groups, keys = array("q"), array("d"), array("Q"), array("Q")
+    for number, line in enumerate(manifest.lines(source.manifest)):
+        fields = _decode(line)
+        row = fields.get("units_row")
+        here = fields.get("units_filepath") == str(source.folder)
+        rows.append(row if here and isinstance(row, int) and 0 <= row < total else _ELSEWHERE)
+        seconds.append(float(fields.get("duration") or 0.0))
+        groups.append(_hash(source.salt, _group(fields, source, number)))
+        keys.append(_key(fields))
+    found = np.array(rows, np.int64)
+    if (found == _ELSEWHERE).any():
+        _look_up(found, np.array(keys, np.uint64), source.folder)
+    return found, np.array(seconds), np.array(groups, np.uint64)
+
+
+def _key(fields: dict[str, Any]) -> int:
+    return int(manifest.key_of(str(fields["audio_filepath"]), float(fields.get("offset") or 0.0)), 16)
+
+
+def _look_up(rows: Ints, keys: Hashes, folder: Path) -> None:
+    """Find items by their path and offset in the units' own manifest, where their line names no row or other units."""
+    listing = folder / "manifest.json"
+    if not listing.exists():
+        return
+    its = np.fromiter((_key(_decode(line)) for line in manifest.lines(listing)), np.uint64)
+    order = np.argsort(its, kind="stable")
+    wanted = np.flatnonzero(rows == _ELSEWHERE)
+    places = np.minimum(np.searchsorted(its, keys[wanted], sorter=order), len(its) - 1) if len(its) else wanted
+    for item, place in zip(wanted.tolist(), places.tolist()):
+        if len(its) and its[order[place]] == keys[item]:
+            rows[item] = order[place]
+
+
+def _hash(salt: int, name: str) -> int:
+    digest = hashlib.blake2b(f"{salt}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _group(fields: dict[str, Any], source: Source, number: int) -> str:
+    if source.group is None:
+        return str(fields["audio_filepath"])
+    value = fields.get(source.group)
     if value is None:
         raise ManifestError(
-            f"Item {item.index + 1} of {path} has no field {field!r}, which --split-by asks for: without it nobody knows "
-            f"whose speech it is, and training could hear the test's speakers. Its fields are "
-            f"{', '.join(sorted(fields))}. Add the field to every row, or split by recording (--split-by file)."
+            f"Item {number + 1} of {source.manifest} has no field {source.group!r}, which --split-by asks for: "
+            "without it nobody knows whose speech it is, and training could hear the speakers it is judged on. Its "
+            f"fields are {', '.join(sorted(fields))}. Add the field to every row, or split by recording (--split-by "
+            "file)."
         )
     return str(value)
 
 
-def _refuse_without_units(path: Path, folder: Path, bad: list[str], good: int) -> None:
-    if not bad:
-        return
-    if not good:
+def _refuse_without_units(source: Source, rows: Ints, lengths: Ints) -> Ints:
+    """The items that can be used. Raises ManifestError where there are others, unless they are to be skipped."""
+    good = np.flatnonzero((rows >= 0) & (lengths > 0))
+    if not len(good):
         raise ManifestError(
-            f"No row of {path} says which units it has (`units_row`) in {folder}. `./voxarray encode {path} DATASET` "
-            "makes the units and writes that into the manifest."
+            f"No item of {source.manifest} has units in {source.folder}. `./voxarray encode {source.manifest} "
+            "DATASET` makes them and writes into the manifest where they are; or name the folder that has them: "
+            "`./voxarray lm MANIFEST UNITS`."
         )
-    raise ManifestError(
-        f"{len(bad):,} items of {path} have no units in {folder}: {listed(bad, len(bad))}. They failed to encode, or came "
-        f"later. `./voxarray encode` does what is missing; or take these rows out."
-    )
+    for what, bad, cause in (
+        ("have no units", np.flatnonzero(rows < 0), "They failed to encode, or came later"),
+        ("are empty", np.flatnonzero((rows >= 0) & (lengths == 0)), "Nothing can be learnt from them"),
+    ):
+        if len(bad) and not source.skip_missing:
+            names = (f"item {number + 1} ({name})" for number, name in _named(source.manifest, bad[:LISTED]))
+            raise ManifestError(
+                f"{len(bad):,} of {len(rows):,} items of {source.manifest} {what} in {source.folder}: "
+                f"{listed(names, len(bad))}. {cause}. `./voxarray encode` does what is missing; or leave them out "
+                "with --skip-missing."
+            )
+    return good
 
 
-class Split(NamedTuple):
-    """Items of each part, ascending."""
-
-    train: Ints
-    valid: Ints
-    test: Ints
-
-
-def split(corpus: Corpus, train_ratio: float, test_ratio: float, seed: int) -> Split:
-    """Whole groups to parts, in the order of a hash, until each part has its share of the units.
-
-    A group's place does not depend on the others, so that a corpus that grows keeps most of its split.
-    """
-    weights = np.bincount(corpus.groups, corpus.lengths, len(corpus.group_names))
-    digests = [
-        hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest() for name in corpus.group_names
-    ]
-    order = np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)
-    before = np.cumsum(weights[order]) - weights[order]
-    total = max(1.0, float(weights.sum()))
-    valid_ratio = 1 - train_ratio - test_ratio
-    part_of = np.zeros(len(order), np.int64)
-    # Validation comes first, so that it is never empty however few the groups are.
-    part_of[order] = np.where(
-        before < valid_ratio * total, 1, np.where(before < (valid_ratio + test_ratio) * total, 2, 0)
-    )
-    parts = part_of[corpus.groups]
-    return Split(*(np.flatnonzero(parts == number) for number in (0, 1, 2)))
-
-
-class Piece(NamedTuple):
-    """A stretch of an item's sequence: what precedes it (at first SOS) and units in, units and (at the end) EOS out."""
-
-    item: int
-    first: int
-    last: int
-    ends: bool
-
-    @property
-    def length(self) -> int:
-        """Tokens that are predicted."""
-        return self.last - self.first + self.ends
-
-
-def pieces(corpus: Corpus, items: Ints, longest: int) -> list[Piece]:
-    """The items' sequences, long ones in stretches of `longest` units; those of items without units are left out."""
-    found = []
-    for item in items.tolist():
-        length = int(corpus.lengths[item])
-        for first in range(0, length, longest):
-            last = min(length, first + longest)
-            found.append(Piece(item, first, last, last == length))
-    return found
-
-
-def batches(lengths: Ints, tokens: int, sequences: Optional[int], seed: Optional[tuple[int, int]]) -> list[list[int]]:
-    """Which sequences go together: like lengths, at most `tokens` padded tokens (and `sequences`) a batch.
-
-    `seed`: of the order (a pair: seed and epoch); None: by length, for evaluation.
-    """
-    if seed is None:
-        order = np.argsort(-lengths, kind="stable")
-        return list(_cut(order, lengths, tokens, sequences))
-    die = np.random.default_rng(seed)
-    order = die.permutation(len(lengths))
-    # Sorted within windows only: like lengths go together, and yet other ones every time.
-    window = max(1, 100 * (sequences or max(1, tokens // max(1, int(lengths.mean() if len(lengths) else 1)))))
-    parts = [order[start : start + window] for start in range(0, len(order), window)]
-    sorted_parts = [part[np.argsort(-lengths[part], kind="stable")] for part in parts]
-    found = [batch for part in sorted_parts for batch in _cut(part, lengths, tokens, sequences)]
-    return [found[place] for place in die.permutation(len(found))]
-
-
-def _cut(order: Ints, lengths: Ints, tokens: int, sequences: Optional[int]) -> Iterator[list[int]]:
-    """Consecutive ones of a descending order, so that the first is the longest of its batch."""
-    held: list[int] = []
-    for place in order.tolist():
-        longest = int(lengths[held[0] if held else place])
-        if held and (longest * (len(held) + 1) > tokens or len(held) == sequences):
-            yield held
-            held = []
-        held.append(place)
-    if held:
-        yield held
-
-
-def collate(corpus: Corpus, chosen: Sequence[Piece]) -> tuple[Any, Any]:
-    """Inputs and targets of some pieces, int64 (batch, longest), padded with 0 and -100."""
-    import torch
-
-    longest = max(piece.length for piece in chosen)
-    tokens = np.zeros((len(chosen), longest), np.int64)
-    targets = np.full((len(chosen), longest), -100, np.int64)
-    sos, eos = corpus.vocabulary_size, corpus.vocabulary_size + 1
-    for number, piece in enumerate(chosen):
-        sequence = corpus.sequence(piece.item)
-        units = sequence[piece.first : piece.last].astype(np.int64)
-        _refuse_foreign(corpus, piece, units)
-        tokens[number, 0] = sequence[piece.first - 1] if piece.first else sos
-        tokens[number, 1 : piece.length] = units[: piece.length - 1]
-        targets[number, : len(units)] = units
-        if piece.ends:
-            targets[number, len(units)] = eos
-    return torch.from_numpy(tokens), torch.from_numpy(targets)
-
-
-def _refuse_foreign(corpus: Corpus, piece: Piece, units: Ints) -> None:
-    if len(units) and int(units.max()) >= corpus.vocabulary_size:
-        raise ManifestError(
-            f"Row {int(corpus.rows[piece.item])} of {corpus.units.folder} has the unit {int(units.max())}, and its "
-            f"units.json promises {corpus.vocabulary_size}: the files do not belong together. Encode or merge again."
-        )
+def _named(path: Path, numbers: Ints) -> Iterator[tuple[int, str]]:
+    wanted = set(numbers.tolist())
+    for number, line in enumerate(manifest.lines(path)):
+        if number in wanted:
+            yield number, str(_decode(line)["audio_filepath"])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from pipelines.core.errors import UsageError
 
 DEFAULT = "default"
-SEED = {"embedding_dim": [128, 256], "hidden_size": [256, 512], "num_layers": [2, 3], "dropout": [0.1, 0.2]}
+SEED: Mapping[str, Sequence[Any]] = {
+    "embedding_dim": [128, 256],
+    "hidden_size": [256, 512],
+    "num_layers": [2, 3],
+    "dropout": [0.1, 0.2],
+}
 """The grid of the published recipe: 16 combinations."""
 _MOST = 10_000
 _LETTERS = {
@@ -26,14 +31,18 @@ _LETTERS = {
 def read(name: str, known: Sequence[str]) -> dict[str, list[Any]]:
     """The lists of values of a TOML file (a table [grid] or the top). Raises UsageError."""
     if name == DEFAULT:
-        return SEED
+        return {name: list(values) for name, values in SEED.items()}
     path = Path(name).expanduser()
     table = _parse(path)
     table = table.get("grid", table)
+    if not isinstance(table, dict):
+        raise UsageError(
+            f"{path}: `grid` must be a table: a line `[grid]`, and below it lines like `num_layers = [1, 2]`."
+        )
     for key, values in table.items():
         if key not in known:
             raise UsageError(
-                f"{path} varies {key!r}, which is no setting of a model or its training: {', '.join(known)}."
+                f"{path} varies {key!r}, which is no setting of a model or its training. There are {', '.join(known)}."
             )
         if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
             raise UsageError(
@@ -49,6 +58,19 @@ def read(name: str, known: Sequence[str]) -> dict[str, list[Any]]:
     if count > _MOST:
         raise UsageError(f"{path} comes to {count:,} combinations; {_MOST:,} are the most that one grid may have.")
     return {str(key): list(values) for key, values in table.items()}
+
+
+def verify_useful(
+    base: Mapping[str, Any], varied: Mapping[str, Sequence[Any]], useless: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise UsageError where a grid varies what none of its models has (`useless`: model → names of settings)."""
+    for model in varied.get("model", [base["model"]]):
+        for name in useless.get(model, ()):
+            if name in varied:
+                raise UsageError(
+                    f"The grid varies {name}, which a {model} does not have: the same training would be done "
+                    f"{len(varied[name])} times. Take it out, or give each kind of model a grid of its own."
+                )
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -77,14 +99,9 @@ def name_of(settings: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) ->
     if settings["model"] == "transformer":
         del lettered["embedding_dim"]
     parts = [f"{letter}{_spoken(settings[name])}" for name, letter in lettered.items()]
-    parts += [f"{name}{_spoken(settings[name])}" for name in sorted(varied) if name not in (*_LETTERS, "model")]
+    parts += [f"{name}{_spoken(settings[name])}" for name in sorted(varied) if name not in (*lettered, "model")]
     return "_".join([settings["model"], *parts])
 
 
 def _spoken(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def folder_of(settings: Mapping[str, Any], varied: Optional[Mapping[str, Sequence[Any]]], top: Path) -> Path:
-    """Where a combination's checkpoints lie."""
-    return top / name_of(settings, varied or {})

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Union
 
+from pipelines.core import manifest
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
 from pipelines.lm import grid
@@ -44,14 +45,18 @@ _TRAINING = (
     _Option("num_epochs", int, 100, 0, 1 << 20, "passes over the training units at most"),
     _Option("early_stopping", int, 10, 0, 1 << 20, "epochs without improvement that end the training (0: never)"),
     _Option("max_length", int, 2048, 8, 1 << 24, "longer sequences are cut into stretches of so many units"),
-    _Option("seed", int, 42, 0, 1 << 31, "of the split, the weights and the order"),
+    _Option("seed", int, 42, 0, 1 << 31, "of the weights, of the batches' order and of dropout"),
 )
 _DATA = (
-    _Option("train_ratio", float, 0.9, 0.01, 0.999, "share of the units to train on"),
-    _Option("test_ratio", float, 0.0, 0, 0.9, "share that is kept for a test, from training and from validation"),
+    _Option("train_ratio", float, 0.9, 0.01, 0.999, "share to train on, of the speakers or recordings"),
+    _Option("test_ratio", float, 0.0, 0, 0.9, "share that is kept for a test, apart from training and validation"),
 )
-GRID_NAMES = tuple(option.name for option in (*_MODEL, *_TRAINING) if option.name != "seed") + ("model", "seed")
-"""What a grid may vary."""
+CHOICES = {"model": MODELS, "schedule": ("cosine", "constant"), "precision": ("fp32", "bf16")}
+GRID_NAMES = (*CHOICES, *(option.name for option in (*_MODEL, *_TRAINING)))
+"""What a grid may vary: all but the data, so that its models can be compared."""
+_NOT_OF_LSTM, _NOT_OF_TRANSFORMER = ("num_heads",), ("embedding_dim",)
+_LOOKED_AT = 1000
+"""Rows of the manifest that are looked at for the place of the units."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,21 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "units",
         metavar="UNITS",
         nargs="?",
-        help="output/DATASET/units, as `encode` wrote them, or a folder of .pt files (default: those the manifest names)",
+        help="output/DATASET/units, as `encode` wrote them, or a folder of .pt files (default: as the manifest says)",
     )
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=MODELS, default=MODELS[0], help="(default: lstm)")
     _add(model, _MODEL)
     _add(parser.add_argument_group("training"), _TRAINING)
     how = parser.add_argument_group("how")
-    how.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="(default: cosine)")
-    how.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: fp32)")
+    how.add_argument("--schedule", choices=CHOICES["schedule"], default="cosine", help="(default: cosine)")
+    how.add_argument("--precision", choices=CHOICES["precision"], default="fp32", help="(default: fp32)")
     how.add_argument(
         "--grid",
         metavar="FILE",
         nargs="?",
         const=grid.DEFAULT,
-        help="train every combination of the values in a TOML file (`hidden_size = [256, 512]`); without FILE the 16 of "
+        help="train every combination of a TOML file's values (`hidden_size = [256, 512]`); without FILE the 16 of "
         "embedding_dim 128 256, hidden_size 256 512, num_layers 2 3, dropout 0.1 0.2",
     )
     data = parser.add_argument_group("data")
@@ -86,9 +91,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="file",
         help="what no two parts share: file, or a field of the manifest, like speaker (default: file)",
     )
+    data.add_argument(
+        "--split-seed",
+        "--split_seed",
+        type=int,
+        metavar="N",
+        help="of the split (default: the seed on the command line)",
+    )
     data.add_argument("--raw", action="store_true", help="one unit a frame, though the units are deduplicated")
-    data.add_argument("--load-on-the-fly", "--load_on_the_fly", action="store_true", help=argparse.SUPPRESS)
-    data.add_argument("--tokens-dir", "--tokens_dir", dest="tokens", metavar="DIR", help=argparse.SUPPRESS)
+    data.add_argument(
+        "--skip-missing", "--skip_missing", action="store_true", help="leave items without units out; else refuse them"
+    )
+    data.add_argument(
+        "--vocabulary-size",
+        "--vocabulary_size",
+        type=int,
+        metavar="N",
+        help="different units (default: as the packed units say; for .pt files the largest and one)",
+    )
+    data.add_argument(
+        "--load-on-the-fly",
+        "--load_on_the_fly",
+        action="store_true",
+        help="accepted for the sake of older scripts: units are always read from the disk as they are needed",
+    )
+    data.add_argument("--tokens-dir", "--tokens_dir", dest="tokens", metavar="DIR", help="another way to give UNITS")
 
 
 def _add(group: Any, options: tuple[_Option, ...]) -> None:
@@ -105,21 +132,31 @@ def _add(group: Any, options: tuple[_Option, ...]) -> None:
 
 
 def parameters(options: argparse.Namespace) -> Parameters:
-    """The validated options, every default filled in, and the grid. Raises UsageError."""
+    """The validated options, every default filled in, and the grid. Raises UsageError.
+
+    `vocabulary_size` None: to be found in the files of units.
+    """
     source = Path(options.source).expanduser().absolute()
-    base = {option.name: getattr(options, option.name) for option in (*_MODEL, *_TRAINING, *_DATA)}
-    base.update(model=options.model, schedule=options.schedule, precision=options.precision)
+    base = {name: getattr(options, name) for name in GRID_NAMES}
+    data = {option.name: getattr(options, option.name) for option in _DATA}
     varied = grid.read(options.grid, GRID_NAMES) if options.grid is not None else {}
-    for settings in grid.combinations({**base}, varied):
-        verify(settings)
+    grid.verify_useful(base, varied, {"lstm": _NOT_OF_LSTM, "transformer": _NOT_OF_TRANSFORMER})
+    for settings in grid.combinations(base, varied):
+        verify({**settings, **data})
     folder = units_folder(options.units or options.tokens, source)
+    size, digest = _vocabulary(folder, options.vocabulary_size)
+    _verify_group(source, options.split_by)
     return {
         **base,
+        **data,
         "grid": varied,
         "units": str(folder),
+        "units_digest": digest,
+        "vocabulary_size": size,
         "split_by": options.split_by,
+        "split_seed": options.seed if options.split_seed is None else options.split_seed,
         "raw": options.raw,
-        "vocabulary_size": _vocabulary(folder),
+        "skip_missing": options.skip_missing,
     }
 
 
@@ -127,48 +164,73 @@ def verify(settings: Parameters) -> None:
     """Raise UsageError where a setting is out of bounds, or two do not go together."""
     for option in (*_MODEL, *_TRAINING, *_DATA):
         value = settings[option.name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not option.least <= value <= option.most:
+        whole = option.kind is int
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if whole else (int, float))
+            or not option.least <= value <= option.most
+        ):
             raise UsageError(
-                f"--{option.name.replace('_', '-')} is {value!r}, and must be from {option.least:g} to {option.most:g}: "
-                f"{option.help}."
+                f"--{option.name.replace('_', '-')} is {value!r}, and must be a{' whole' if whole else ''} number "
+                f"from {option.least:g} to {option.most:g}: {option.help}."
             )
-    if settings["train_ratio"] + settings["test_ratio"] >= 1:
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise UsageError(f"There is no {name} {settings[name]!r}; there are {' and '.join(choices)}.")
+    if settings["train_ratio"] + settings["test_ratio"] > 1 - 1e-6:
         raise UsageError(
             f"--train-ratio {settings['train_ratio']:g} and --test-ratio {settings['test_ratio']:g} leave nothing for "
             "validation; together they must be less than 1."
         )
-    if settings["model"] not in MODELS:
-        raise UsageError(f"There is no model {settings['model']!r}; there are {', '.join(MODELS)}.")
     if settings["model"] == "transformer" and settings["hidden_size"] % (2 * settings["num_heads"]):
         raise UsageError(
-            f"--hidden-size {settings['hidden_size']} cannot be shared by --num-heads {settings['num_heads']}: each head "
-            "gets as many numbers as another, and an even number of them."
+            f"--hidden-size {settings['hidden_size']} cannot be shared by --num-heads {settings['num_heads']}: each "
+            "head gets as many numbers as another, and an even number of them."
         )
 
 
 def units_folder(given: Optional[str], source: Path) -> Path:
-    """The folder of units: as given, else as the manifest's first row that names one. Raises UsageError."""
+    """The folder of units: as given, else as the manifest's rows say. Raises UsageError."""
     if given is not None:
         folder = Path(given).expanduser().absolute()
         if not folder.is_dir():
-            raise UsageError(f"UNITS is {folder}, which is not a folder here. `encode` writes output/DATASET/units.")
+            raise UsageError(f"UNITS is {folder}, and there is no such folder. `encode` writes output/DATASET/units.")
         return folder / "units" if (folder / "units" / "units.json").exists() else folder
-    from pipelines.core import manifest
-
-    for item in manifest.items(source, keyed=False):
-        where = item.fields().get("units_filepath")
-        if isinstance(where, str) and not where.endswith(".pt"):
-            return Path(where)
-        if item.index > 1000:
-            break
+    if source.suffix != ".csv":
+        for item in manifest.items(source, keyed=False):
+            where = item.fields().get("units_filepath")
+            if isinstance(where, str) and not where.endswith(".pt"):
+                return Path(where)
+            if item.index > _LOOKED_AT:
+                break
     raise UsageError(
-        f"{source} names no packed units (`units_filepath`). `./voxarray encode {source} DATASET` makes them and writes "
-        "that into the manifest; or name the folder: `./voxarray lm MANIFEST UNITS`."
+        f"{source} names no packed units (`units_filepath`). `./voxarray encode {source} DATASET` makes them and "
+        "writes that into the manifest; or name the folder of units: `./voxarray lm MANIFEST UNITS`."
     )
 
 
-def _vocabulary(folder: Path) -> Optional[int]:
-    """Units of the vocabulary; None for a folder of `.pt` files, which do not say."""
-    if not (folder / "units.json").exists() and any(folder.rglob("*.pt")):
-        return None
-    return packed.describe(folder).vocabulary_size
+def _vocabulary(folder: Path, given: Optional[int]) -> tuple[Optional[int], Optional[str]]:
+    """The size of the vocabulary and the digest of packed units; `.pt` files tell neither."""
+    if given is not None and not 1 <= given <= 1 << 16:
+        raise UsageError(f"--vocabulary-size is {given}, and must be from 1 to 65,536.")
+    if not (folder / "units.json").exists() and next(folder.rglob("*.pt"), None) is not None:
+        return given, None
+    described = packed.describe(folder)
+    if given is not None and given != described.vocabulary_size:
+        raise UsageError(
+            f"--vocabulary-size is {given:,}, and the units in {folder} are of {described.vocabulary_size:,}. Leave "
+            "the option out, or name the folder that you mean."
+        )
+    return described.vocabulary_size, described.index_sha256
+
+
+def _verify_group(source: Path, field: str) -> None:
+    """Refuse a field that the first row lacks before a job waits in a queue for it."""
+    if field == "file" or source.suffix == ".csv":
+        return
+    first = next(manifest.items(source, keyed=False), None)
+    if first is not None and field not in first.fields():
+        raise UsageError(
+            f"--split-by {field}: the first row of {source} has no such field, only "
+            f"{', '.join(sorted(first.fields()))}. Add it to every row, or split by recording (--split-by file)."
+        )

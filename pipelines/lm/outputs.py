@@ -104,10 +104,9 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
         y = 16 + (high - min(bits, high)) / (high - low) * (height - below - 16)
         return f"{x:.1f},{y:.1f}"
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="11" role="img"><title>Bits per unit in validation, by epoch</title>'
-    ]
+    size = f'width="{width}" height="{height}" font-family="sans-serif" font-size="11"'
+    title = "<title>Bits per unit in validation, by epoch</title>"
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{title}']
     for share in range(5):
         bits = low + (high - low) * share / 4
         y = place(1, bits).split(",")[1]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence, Union
 
-from pipelines.core import store
-from pipelines.core.errors import STOPPED_BY_WARNING, ItemError, Unfinished
+import msgspec
+
+from pipelines.core import lock, store
+from pipelines.core.errors import ItemError, ManifestError, Unfinished, UsageError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
-
-log = logging.getLogger(__name__)
+from pipelines.core.run import Run
+from pipelines.language import files
+from pipelines.lm import checkpoint, one, several
 
 PROCESSES = "VOXARRAY_LM_PROCESSES"
 """How many processes train one model; without it, one a GPU."""
-_POLL_S = 0.2
+_WAIT_S = 120.0
+_DATA = ("units", "split_by", "split_seed", "raw", "skip_missing", "vocabulary_size", "train_ratio", "test_ratio")
+_TROUBLES = {kind.__name__: kind for kind in (ManifestError, UsageError, ItemError)}
 
 
 class LmProcessor:
@@ -31,66 +32,50 @@ class LmProcessor:
     batch_seconds = float("inf")
 
     def __init__(self, parameters: Parameters, resources: Resources) -> None:
-        self._parameters = parameters
+        self._data = {name: parameters[name] for name in _DATA}
         self._processes = int(os.environ.get(PROCESSES) or max(1, resources.gpus))
-        self._cpus = resources.cpus
+        self._threads = max(1, resources.cpus // self._processes)
         self._stopped = False
 
     def stop(self) -> None:
         """End the training that is under way."""
         self._stopped = True
 
-    def process(self, items: Sequence[Item]) -> Sequence[dict[str, Any]]:
-        """Each combination's best figures, and where its checkpoint lies."""
+    def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
+        """Each combination's best figures, and where its model lies."""
         return [self._trained(item) for item in items]
 
     def _trained(self, item: Item) -> dict[str, Any]:
-        fields = item.fields()
-        folder = Path(item.audio_filepath)
-        order = {
-            "manifest": fields["manifest"],
-            "units": self._parameters["units"],
-            "split_by": self._parameters["split_by"],
-            "raw": self._parameters["raw"],
-            "folder": str(folder),
-            "settings": fields["settings"],
-            "threads": max(1, self._cpus // self._processes),
-        }
-        store.replace(folder / "settings.json", store.pretty(order))
-        if self._processes > 1:
-            self._in_processes(folder)
-        else:
-            from pipelines.lm import one
-
-            one.train(order, lambda: self._stopped)
-        best = folder / "best.pt"
-        metrics = json.loads((folder / "metrics.json").read_bytes())
-        return {"path": str(best), "bytes": best.stat().st_size, "settings": fields["settings"], **metrics}
+        fields, folder = item.fields(), Path(item.audio_filepath)
+        settings = fields["settings"]
+        order = one.Order(
+            manifest=fields["manifest"], folder=str(folder), settings=settings, threads=self._threads, **self._data
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock.held(folder.with_name(f".{folder.name}.lock"), _WAIT_S, f"The training in {folder}"):
+            checkpoint.claim(folder, Run.open(fields["run"]).plan.created)
+            store.replace(folder / one.ORDER, store.pretty(order))
+            if self._processes > 1:
+                self._in_processes(folder)
+            else:
+                one.train(order, lambda: self._stopped)
+            metrics = json.loads((folder / one.METRICS).read_bytes())
+        best = folder / files.BEST
+        return {"path": str(best), "bytes": best.stat().st_size, "settings": settings, **metrics}
 
     def _in_processes(self, folder: Path) -> None:
-        """Torchrun over this node's GPUs. Told to stop by a file: torchrun passes no signal on without killing."""
-        sign = folder / "stop"
-        sign.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={self._processes}", "-m", "pipelines.lm.one", str(folder / "settings.json")]
-        process = subprocess.Popen(command)
-        try:
-            status = self._followed(process, sign)
-        finally:
-            process.kill()
-        if self._stopped and not (folder / "metrics.json").exists():
-            raise Unfinished("stopped; goes on from its last state")
-        if status:
-            raise ItemError(f"torchrun ended with status {status}; the task's log has the processes' messages.")
-
-    def _followed(self, process: subprocess.Popen[bytes], sign: Path) -> int:
-        status: Optional[int] = None
-        while status is None:
-            if self._stopped and not sign.exists():
-                sign.touch()
-            time.sleep(_POLL_S)
-            status = process.poll()
-        return 0 if status == STOPPED_BY_WARNING else status
+        """Train in several processes. Raises what one of them raised."""
+        trouble, metrics = folder / one.TROUBLE, folder / one.METRICS
+        for path in (trouble, metrics):
+            path.unlink(missing_ok=True)
+        status = several.run("pipelines.lm.one", folder / one.ORDER, self._processes, lambda: self._stopped)
+        if trouble.exists():
+            said = msgspec.json.decode(trouble.read_bytes(), type=one.Trouble)
+            raise _TROUBLES.get(said.kind, ItemError)(said.message)
+        if not metrics.exists():
+            if status == 0:  # told to stop, by us or by the scheduler itself
+                raise Unfinished("stopped; goes on from its last state")
+            raise ItemError(f"A process of the training died (status {status}); the task's log has what it said.")
 
     def close(self) -> None:
         """Nothing is left open."""

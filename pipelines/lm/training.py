@@ -1,68 +1,46 @@
-"""Training that can be stopped at any step and goes on as if it had not been: same batches, same losses.
+"""Training that can be stopped at any step and goes on as if it had not been: same batches, same losses, same weights.
 
-The whole state (weights, optimiser, random numbers, place in the epoch, what was measured) is in one file, replaced
-atomically. Batches of an epoch are a function of the seed and the epoch, so the place in them is a number.
+The batches of an epoch are a function of the seed and the epoch, and the random numbers of each (dropout) of the seed
+and the step. So the state is the weights, the optimiser's, and a few numbers that say how far it came.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple
 
-import msgspec
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipelines.core import store
-from pipelines.core.errors import Unfinished
-from pipelines.lm import checkpoint, data, models, parallel
-from pipelines.lm.data import Corpus, Piece
+from pipelines.core.errors import ItemError, Unfinished
+from pipelines.language import files, models
+from pipelines.lm import batching, board, checkpoint, evaluation, parallel
+from pipelines.lm.board import Board
+from pipelines.lm.checkpoint import Progress, State
+from pipelines.lm.data import Corpus, Ints
+from pipelines.lm.splitting import Split
 
 log = logging.getLogger(__name__)
 
-_SAVE_EVERY_S = 300.0
+SAVE_EVERY_S = 300.0
+"""A training that is killed without a warning loses at most this."""
+_LOOK_EVERY = 50
+"""Steps after which losses are fetched: a look at each would make a GPU wait for the next step."""
 
 
-class Score(NamedTuple):
-    """Sums over predicted tokens: negative log-probability in nats, tokens (EOS included), units, seconds of speech."""
-
-    nats: float
+class _Step(NamedTuple):
+    number: int
+    nats: Tensor
     tokens: int
-    units: int
-    seconds: float
-
-    def figures(self) -> dict[str, float]:
-        """Bits a token, perplexity, bits per second of speech."""
-        bits = self.nats / math.log(2)
-        return {
-            "bits_per_unit": bits / max(1, self.tokens),
-            "perplexity": math.exp(min(700.0, self.nats / max(1, self.tokens))),
-            "bits_per_second": bits / self.seconds if self.seconds else math.nan,
-        }
-
-
-class Progress(msgspec.Struct):
-    """Where training stands. `batch`: batches of this epoch that are done; `history`: one entry an epoch."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    tokens: int = 0
-    best: float = math.inf
-    waited: int = 0
-    nats: float = 0.0
-    epoch_tokens: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    history: list[dict[str, float]] = []
+    rate: float
 
 
 class Trainer:
-    """Trains one model in one folder (`last.pt`, `best.pt`, `metrics.json`), from wherever the folder stands.
+    """Trains one model in one folder (`last.pt`, `best.safetensors`), from wherever the folder stands.
 
     `stopping` is asked after every step; once it says yes, the state is saved and `Unfinished` raised.
     """
@@ -70,163 +48,175 @@ class Trainer:
     def __init__(  # noqa: PLR0917
         self,
         corpus: Corpus,
-        parts: data.Split,
+        parts: Split,
         settings: Mapping[str, Any],
         folder: Path,
         device: torch.device,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._corpus, self._settings, self._folder, self._device = corpus, settings, folder, device
-        self._stopping = stopping
-        self._train = data.pieces(corpus, parts.train, settings["max_length"])
-        self._valid = data.pieces(corpus, parts.valid, settings["max_length"])
-        self._lengths = np.array([piece.length for piece in self._train], np.int64)
+        self._corpus, self._parts, self._settings, self._folder = corpus, parts, dict(settings), folder
+        self._device, self._asked = device, stopping
+        self._pieces = batching.pieces(corpus, parts.train, settings["max_length"])
+        self._lengths = self._pieces.lengths
         torch.manual_seed(settings["seed"])
         self.model = models.build(settings).to(device)
-        self._optimiser = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=settings["learning_rate"],
-            weight_decay=settings["weight_decay"],
-            betas=(0.9, 0.98),
-        )
+        self._optimiser = _optimiser(self.model, settings)
         self.progress = Progress()
+        self._data = f"{corpus.digest()} {len(parts.train)} {len(parts.valid)}"
+        self._total = 0
         self._stops = False
-        self._saved = time.monotonic()
-        self._began = time.monotonic()
+        self._unseen: list[_Step] = []
+        self._began = self._saved = time.monotonic()
         self._resume()
 
     def _resume(self) -> None:
-        state = checkpoint.load(self._folder / "last.pt", self._settings)
-        if state is None:
-            return
-        self.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
-        if self._device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"])
-        self.progress = msgspec.convert(state["progress"], Progress)
-        log.info("Going on from step %d (epoch %d).", self.progress.step, self.progress.epoch + 1)
+        state = checkpoint.load(self._folder, self._settings, self._data)
+        if state is not None:
+            self.model.load_state_dict(state.model)
+            self._optimiser.load_state_dict(state.optimiser)
+            self.progress = state.progress
+            log.info("Going on from step %d (epoch %d).", self.progress.step, self.progress.epoch + 1)
 
     # the epochs
 
     def run(self) -> Progress:
-        """Train to the end. Raises Unfinished where it was stopped, and VoxarrayError where the loss is no number."""
+        """Train to the end. Raises Unfinished where it was stopped, and ItemError where the loss is no number."""
         settings, progress = self._settings, self.progress
-        with checkpoint.events(self._folder, settings, progress.step) as events:
+        with board.opened(self._folder, progress.step) as shown:
             while not progress.finished:
                 if progress.epoch < settings["num_epochs"]:
-                    self._epoch(events)
-                score = self.evaluate(self._valid)
-                self._judge(score, events)
-                progress.epoch, progress.batch, progress.nats, progress.epoch_tokens = progress.epoch + 1, 0, 0.0, 0
-                out_of_patience = settings["early_stopping"] and progress.waited >= settings["early_stopping"]
-                progress.finished = bool(out_of_patience) or progress.epoch >= settings["num_epochs"]
-                self._save("last.pt")
+                    self._epoch(shown)
+                self._judge(shown)
+                out_of_patience = 0 < settings["early_stopping"] <= progress.waited
+                progress.epoch, progress.update, progress.nats, progress.tokens = progress.epoch + 1, 0, 0.0, 0
+                progress.finished = out_of_patience or progress.epoch >= settings["num_epochs"]
+                self._save()
         return progress
 
-    def _epoch(self, events: checkpoint.Events) -> None:
+    def _epoch(self, shown: Board) -> None:
         self.model.train()
         settings, progress = self._settings, self.progress
-        order = data.batches(
-            self._lengths, settings["batch_tokens"], settings["batch_size"], (settings["seed"], progress.epoch)
+        order = self._order(progress.epoch)
+        if not self._total:
+            first = order.total if progress.epoch == 0 else self._order(0).total
+            self._total = settings["num_epochs"] * -(-first // settings["accumulate"])
+        starts = range(0, order.total, settings["accumulate"])
+        for start in starts[progress.update :]:
+            members = range(start, min(order.total, start + settings["accumulate"]))
+            self._unseen.append(self._step([order.of(number) for number in members]))
+            progress.update, progress.step = progress.update + 1, progress.step + 1
+            if len(self._unseen) >= _LOOK_EVERY:
+                self._look(shown)
+            self._pause(shown)
+        self._look(shown)
+
+    def _order(self, epoch: int) -> batching.Batches:
+        settings = self._settings
+        return batching.batches(
+            self._lengths, settings["batch_tokens"], settings["batch_size"], (settings["seed"], epoch)
         )
-        groups = [order[at : at + settings["accumulate"]] for at in range(0, len(order), settings["accumulate"])]
-        total = max(1, len(groups) * settings["num_epochs"])
-        for group in groups[progress.batch :]:
-            nats, tokens = self._step(group, total)
-            progress.batch, progress.step = progress.batch + 1, progress.step + 1
-            progress.nats, progress.epoch_tokens = progress.nats + nats, progress.epoch_tokens + tokens
-            progress.tokens += tokens
-            events.add(progress.step, "train/bits_per_unit", nats / tokens / math.log(2))
-            events.add(progress.step, "train/learning_rate", self._optimiser.param_groups[0]["lr"])
-            self._pause()
 
-    def _step(self, group: Sequence[list[int]], total: int) -> tuple[float, int]:
+    def _step(self, group: list[Ints]) -> _Step:
         """One update: the mean over all tokens of the group's batches, whatever their number, on every process."""
-        mine = parallel.share(group)
-        tokens = sum(int(self._lengths[place]) for batch in group for place in batch)
+        step, settings = self.progress.step, self._settings
+        tokens = sum(int(self._lengths[numbers].sum()) for numbers in group)
+        rate = settings["learning_rate"] * schedule(settings, step, self._total)
         for entry in self._optimiser.param_groups:
-            entry["lr"] = self._settings["learning_rate"] * schedule(self._settings, self.progress.step, total)
+            entry["lr"] = rate
         self._optimiser.zero_grad(set_to_none=True)
-        nats = 0.0
-        for batch in mine:
-            loss = self._loss([self._train[place] for place in batch])
-            (loss / tokens).backward()
-            nats += float(loss.detach())
-        nats, self._stops = parallel.total(self.model, nats, self._stopping())
-        if not math.isfinite(nats):
-            raise checkpoint.diverged(self._folder, self._settings, self.progress.step)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings["clip"])
+        nats = torch.zeros((), device=self._device)
+        for number, numbers in enumerate(group):
+            mine = parallel.share(numbers)
+            if len(mine):
+                torch.manual_seed(_seed(settings["seed"], step, number, parallel.rank()))
+                found = self._nats(mine)
+                (found / tokens).backward()
+                nats += found.detach()
+        nats, self._stops = parallel.total(self.model, nats, self._asked())
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip"])
         self._optimiser.step()
-        return nats, tokens
+        return _Step(step + 1, nats, tokens, rate)
 
-    def _loss(self, chosen: Sequence[Piece]) -> Tensor:
-        tokens, targets = data.collate(self._corpus, chosen)
-        reduced = self._settings["precision"] == "bf16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
-            return self.model.loss(tokens.to(self._device), targets.to(self._device))
+    def _nats(self, numbers: Ints) -> Tensor:
+        batch = batching.collate(self._corpus, self._pieces, numbers).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings["precision"] == "bf16"):
+            return self.model.nats(batch).sum()
 
-    def _pause(self) -> None:
+    def _look(self, shown: Board) -> None:
+        """Take the losses of the latest steps into account. Raises ItemError where one is no number."""
+        for step in self._unseen:
+            nats = float(step.nats)
+            if not math.isfinite(nats):
+                raise _diverged(self._settings, step.number)
+            self.progress.nats += nats
+            self.progress.tokens += step.tokens
+            self.progress.tokens_read += step.tokens
+            shown.add(step.number, "train/bits_per_unit", nats / step.tokens / math.log(2))
+            shown.add(step.number, "train/learning_rate", step.rate)
+        self._unseen.clear()
+
+    def _pause(self, shown: Board) -> None:
+        if self._stops or time.monotonic() - self._saved > SAVE_EVERY_S:
+            self._look(shown)
+            self._save()
         if self._stops:
-            self._save("last.pt")
             raise Unfinished(f"stopped at step {self.progress.step}; goes on from there")
-        if time.monotonic() - self._saved > _SAVE_EVERY_S:
-            self._save("last.pt")
 
     # what comes of it
 
-    @torch.inference_mode()
-    def evaluate(self, chosen: Sequence[Piece]) -> Score:
-        """How well the model predicts these pieces."""
-        self.model.eval()
-        lengths = np.array([piece.length for piece in chosen], np.int64)
-        nats = 0.0
-        for batch in parallel.share(data.batches(lengths, self._settings["batch_tokens"], None, None)):
-            nats += float(self._loss([chosen[place] for place in batch]))
-        nats = parallel.added(nats, self._device)
-        seconds = {piece.item: float(self._corpus.seconds[piece.item]) for piece in chosen}
-        units = sum(piece.last - piece.first for piece in chosen)
-        return Score(nats, int(lengths.sum()), units, sum(seconds.values()))
-
-    def _judge(self, score: Score, events: checkpoint.Events) -> None:
+    def _judge(self, shown: Board) -> None:
+        """Measure the model on the validation set, note it, and keep the model if it is the best so far."""
         progress = self.progress
+        try:
+            score = evaluation.evaluate(self.model, self._corpus, self._parts.valid, self._asked)
+        except Unfinished:
+            self._save()
+            raise
         figures = score.figures()
-        train = progress.nats / max(1, progress.epoch_tokens) / math.log(2)
+        train = progress.nats / max(1, progress.tokens) / math.log(2)
         entry = {"epoch": progress.epoch + 1, "step": progress.step, "train_bits_per_unit": train, **figures}
         progress.history.append(entry)
         for name, value in figures.items():
-            events.add(progress.step, f"valid/{name}", value)
+            shown.add(progress.step, f"valid/{name}", value)
         bits = figures["bits_per_unit"]
-        if bits < progress.best:
+        if bits < progress.best or len(progress.history) == 1:
             progress.best, progress.waited = bits, 0
-            self._save("best.pt")
+            if parallel.rank() == 0:
+                files.save(self._folder / files.BEST, self.model, self._description(figures))
         else:
             progress.waited += 1
         log.info("Epoch %d: %.4f bits a unit in training, %.4f in validation.", progress.epoch + 1, train, bits)
 
-    def _save(self, name: str) -> None:
-        self.progress.seconds += time.monotonic() - self._began
-        self._began = self._saved = time.monotonic()
-        if not parallel.is_first():
-            return
-        on_gpu = self._device.type == "cuda"
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if on_gpu else None,
-            "progress": msgspec.to_builtins(self.progress),
-            "settings": dict(self._settings),
-        }
-        if name == "best.pt":
-            state = {key: state[key] for key in ("model", "progress", "settings")}
-        with store.writing(self._folder / name) as file:
-            torch.save(state, file)
+    def _description(self, figures: dict[str, float]) -> files.Description:
+        return files.Description(
+            files.FORMAT, self._settings, self._corpus.described(), figures, self.progress.step, self._data
+        )
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._began
+        self._began = self._saved = now
+        if parallel.rank() == 0:
+            model, optimiser = self.model.state_dict(), self._optimiser.state_dict()
+            checkpoint.save(self._folder, State(model, optimiser, self.progress, self._settings, self._data))
+
+
+def _optimiser(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """AdamW; biases and the scales of norms do not decay."""
+    decays = [weight for weight in model.parameters() if weight.dim() > 1]
+    others = [weight for weight in model.parameters() if weight.dim() <= 1]
+    groups = [{"params": decays, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=(0.9, 0.98), fused=True)
+
+
+def _seed(*numbers: int) -> int:
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 def schedule(settings: Mapping[str, Any], step: int, total: int) -> float:
     """The factor of the learning rate at a step: linear warm-up, then constant or half a cosine to a tenth."""
-    warm = settings["warmup_steps"]
+    warm: int = settings["warmup_steps"]
     if step < warm:
         return (step + 1) / warm
     if settings["schedule"] == "constant":
@@ -235,8 +225,9 @@ def schedule(settings: Mapping[str, Any], step: int, total: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
-def finished(folder: Path, settings: Mapping[str, Any]) -> Optional[Progress]:
-    """The progress of a training that has come to its end there."""
-    state = checkpoint.load(folder / "last.pt", settings)
-    progress = msgspec.convert(state["progress"], Progress) if state is not None else None
-    return progress if progress is not None and progress.finished else None
+def _diverged(settings: Mapping[str, Any], step: int) -> ItemError:
+    return ItemError(
+        f"The loss is no longer a number at step {step}: training has diverged. Lower --learning-rate (it is "
+        f"{settings['learning_rate']:g}), or raise --warmup-steps ({settings['warmup_steps']}). The last state before "
+        "it is kept."
+    )

@@ -16,7 +16,12 @@ from tests.core.world import REPOSITORY
 
 OLD_PYTHON = (3, 9)
 CORE_MAY = {"msgspec", "filelock"}
-LIBRARIES = {"audio": {"core"}, "voice": {"core", "audio"}, "units": {"core", "audio"}}
+LIBRARIES = {
+    "audio": {"core"},
+    "voice": {"core", "audio"},
+    "units": {"core", "audio"},
+    "language": {"core"},
+}
 """What lies beside `core` for pipelines to share, and what of the project each may import."""
 SOURCES = ("pipelines", "slurm", "tests")
 

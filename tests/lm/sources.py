@@ -36,7 +36,7 @@ class Markov:
         return (nats - (np.log(self.ends) if whole else 0)) / np.log(2)
 
 
-def write(folder, sequences, vocabulary_size, speakers=4, frames=False, repeat=2):
+def write(folder, sequences, vocabulary_size, *, speakers=4, frames=False, repeat=2):
     """Packed units (each unit lasting `repeat` frames) and their manifest; its path and the units' folder."""
     folder = Path(folder)
     units_folder = folder / "units"

@@ -1,0 +1,1 @@
+"""Language models of units as a library: the models, their files, what sequences are worth to them, and sampling."""
