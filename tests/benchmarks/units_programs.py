@@ -1,6 +1,6 @@
 """The programs that `units_speed` compares, each in its own environment and process, on one core with one thread.
 
-    python -m tests.benchmarks.units_programs PROGRAM SETTINGS.json
+    python units_programs.py PROGRAM SETTINGS.json
 
 A program loads its model, answers `ready`, and then, for each line of paths (JSON) on standard input, works through
 those files and answers with the processor seconds it took and what it found (a digest and a count).
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,13 +28,12 @@ class Program:
 
     def __init__(self, python: Path, name: str, settings: Path, path: str = "") -> None:
         """`path`: folders that its Python imports from."""
-        # ours first: fairseq's sources have a folder of tests, too
         folders = os.pathsep.join(filter(None, [str(REPOSITORY), path]))
         environment = {**os.environ, "PYTHONPATH": folders, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
         environment.update(MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", VOXARRAY_DEVICE="cpu")
         self.name = name
         self._process = subprocess.Popen(
-            [str(python), "-m", "tests.benchmarks.units_programs", name, str(settings)],
+            [str(python), __file__, name, str(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY,
         )  # fmt: skip
         self.versions: Dict[str, str] = self._answer()
@@ -86,7 +86,9 @@ def textless_encode(settings: Dict[str, Any]) -> Work:
 
     dense = HubertFeatureReader(settings["checkpoint"], layer=settings["parameters"]["layer"])
     coder = SpeechEncoder(dense, KMeansQuantizer(settings["kmeans"]), deduplicate=False, need_f0=False)
-    return lambda files: _joined(coder(torch.from_numpy(_read(path)))["units"].numpy() for path in files)
+    return lambda files: _joined(
+        coder(torch.from_numpy(_read(path)))["units"].numpy().astype("uint16") for path in files
+    )
 
 
 def native_vocoder(settings: Dict[str, Any]) -> Work:
@@ -140,6 +142,7 @@ def _main(name: str, settings: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print
     torch.set_num_threads(1)
+    logging.disable(logging.CRITICAL)
     work: Work = globals()[name](json.loads(settings.read_text()))
     torch.set_num_threads(1)
     print(json.dumps({"python": sys.version.split()[0], "torch": torch.__version__}), file=answers, flush=True)

@@ -9,6 +9,8 @@ packed store costs, and, where there is a GPU, how near its limit the encoder co
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import platform
@@ -48,7 +50,7 @@ def make_models(folder: Path) -> dict[str, Any]:
     _settle(folder, "write_kmeans", settings)
     arguments = ["kmeans", settings["kmeans"], "--name", "base-kmeans", "--dense-model", "base"]
     _run(importing.main, [*arguments, "--layer", str(LAYER)])
-    voice = made.codehifigan(folder / "voice", CLUSTERS, [f"s{i}" for i in range(4)], [f"t{i}" for i in range(26)],
+    voice = made.codehifigan(folder, CLUSTERS, [f"s{i}" for i in range(4)], [f"t{i}" for i in range(26)],
                              channels=512, width=128)  # fmt: skip
     files = [str(voice / name) for name in ("generator.pt", "config.json")]
     named = ["--speakers", str(voice / "speakers.txt"), "--styles", str(voice / "styles.txt"), "--name", "voice"]
@@ -59,7 +61,9 @@ def make_models(folder: Path) -> dict[str, Any]:
 
 
 def _run(command: Any, arguments: list[str]) -> None:
-    if command(arguments) != 0:
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = command(arguments)
+    if status != 0:
         raise SystemExit(f"import-checkpoint {' '.join(arguments)} failed")
 
 
@@ -102,12 +106,13 @@ def compare(programs: dict[str, Program], files: list[str], seconds: float, repe
         slower = statistics.median(a / b for a, b in zip(took, rounds[base]))
         torch = programs[name].versions["torch"]
         print(f"| {NAMES[name]} | {torch} | {each:.4f} | {1 / each:.1f} | {slower:.2f} |")
-    print(f"\nSame bytes for the first file: {_agreement(first)}.")
+    if "encode" in base:
+        print(f"\nUnits of the first file: {_agreement(first)}.")
 
 
 def _agreement(found: dict[str, dict[str, Any]]) -> str:
     digests = [each["digest"] for each in found.values()]
-    return "yes, all" if len(set(digests)) == 1 else f"{len(set(digests))} different of {len(digests)}"
+    return "the same by all" if len(set(digests)) == 1 else f"{len(set(digests))} different of {len(digests)}"
 
 
 def main() -> None:
@@ -137,7 +142,7 @@ def main() -> None:
 def _both(folder: Path, repeats: int, options: argparse.Namespace) -> None:
     settings = folder / "settings.json"
     sources = os.pathsep.join(filter(None, [options.textless, options.fairseq]))
-    os.environ.setdefault("TEXTLESS_CHECKPOINT_ROOT", str(folder))
+    os.environ["TEXTLESS_CHECKPOINT_ROOT"] = str(folder)
     native, reference = environments.python("units"), environments.python("sts")
     files = [str(path) for path in corpus.speech("en", 4 if options.quick else 24, 12.0)]
     seconds = sum(len(corpus.read_wave(Path(path))) for path in files) / corpus.RATE
