@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import logging
 import os
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def _side(options: argparse.Namespace) -> int:
     work = Path(options.work)
     parameters = msgspec.json.decode((work / "parameters.json").read_bytes())
     parameters["backend"] = options.side
+    logging.disable(logging.INFO)  # fairseq tells of packages that it could also use
     environment.verify(parameters)
     found = _native(parameters, work) if options.side == "native" else _textless(parameters, work)
     name = "native" if options.side == "native" else "compared"
