@@ -77,6 +77,6 @@ def within(words: Sequence[Word], seconds: float) -> list[Word]:
     """Words whose times lie inside their piece, rounded to milliseconds."""
     kept = []
     for word in words:
-        start = min(max(word.start, 0.0), seconds)
-        kept.append(Word(round(start, 3), round(min(max(word.end, start), seconds), 3), word.word))
+        start = min(max(float(word.start), 0.0), seconds)
+        kept.append(Word(round(start, 3), round(min(max(float(word.end), start), seconds), 3), word.word))
     return kept
