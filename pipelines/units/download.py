@@ -97,9 +97,9 @@ def fetch(known: Known, file: File, say: Say) -> Path:
         found = store.sha256_of(part)
         part.unlink()
         raise CheckpointError(
-            f"What was downloaded from {file.url} has SHA-256 {found}, and the published file {file.sha256}: something "
-            "on the way changed it (a proxy's error page, mostly). It was removed; try again, or bring the file and "
-            "give `--from FOLDER`."
+            f"What was downloaded from {file.url} has SHA-256 {found}, and the published file {file.sha256}: "
+            "something on the way changed it (a proxy's error page, mostly). It was removed; try again, or "
+            "bring the file and give `--from FOLDER`."
         )
     os.replace(part, path)
     return path
@@ -116,13 +116,10 @@ def _fetch_rest(file: File, part: Path, say: Say) -> None:
         with store.teaching(part), part.open("ab" if resumed else "wb") as out:
             while block := answer.read(_BLOCK):
                 out.write(block)
-                if time.monotonic() - told > 10:
+                if time.monotonic() > told + 10:
                     told = time.monotonic()
-                    say(
-                        f"  {out.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB"
-                        if total
-                        else f"  {out.tell() / 1e6:,.0f} MB"
-                    )
+                    of = f" of {total / 1e6:,.0f}" if total else ""
+                    say(f"  {out.tell() / 1e6:,.0f}{of} MB")
             if total is not None and out.tell() < total:
                 raise OSError(f"the connection ended after {out.tell():,} of {total:,} bytes")
 
