@@ -175,7 +175,7 @@ def _report(found: Sequence[Compared], least: float) -> int:
         lines.append(f"not read   … and {len(failed) - _WORST:,} more")
     good = bool(frames) and share >= least
     lines.append(f"{'fit' if good else 'NOT FIT'}        at least {100 * least:g} % must be equal")
-    print("\n".join(lines))
+    sys.stdout.write("\n".join(lines) + "\n")
     return DONE if good else SOME_FAILED
 
 
