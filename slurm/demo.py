@@ -81,13 +81,16 @@ def chain(corpus: Path, stem: Path) -> list[Step]:
 
 def show_units(name: str) -> None:
     """What the packed units are, and the first few."""
-    from pipelines.units import export
-
-    folder = paths.home() / "output" / name / "units"
-    print(f"\n{export.summary(folder)}\n")
-    for line in itertools.islice(export.lines(folder, "gslm", frames=False), 3):
-        path, _, text = line.partition("|")
-        print(f"  {Path(path).name[:32]:32} {text[:70]} …")
+    folder = paths.home() / "output" / name
+    text = folder / "units.txt"
+    print()
+    cli.main(["units", str(folder)])
+    cli.main(["units", str(folder), "--text", "gslm", "--output", str(text)])
+    print(f"\nAs text, {text} begins:\n")
+    with text.open(encoding="utf-8") as file:
+        for line in itertools.islice(file, 3):
+            path, _, units = line.partition("|")
+            print(f"  {Path(path).name[:32]:32} {units.strip()[:70]} …")
 
 
 def show_speech(name: str, stem: Path) -> None:
