@@ -47,7 +47,7 @@ def nature(path: Path) -> str:
     if not start:
         raise CheckpointError(f"{path} is empty: its download or copy failed. Fetch it again.")
     known = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
-    if known is None and start[:1] == b"\x80" and start[1] <= pickle.HIGHEST_PROTOCOL:
+    if known is None and start[:1] == b"\x80" and start[1:2] <= bytes([pickle.HIGHEST_PROTOCOL]):
         return "pickle"
     if known is None and start[8:10] == b'{"':
         return "safetensors"
@@ -93,7 +93,7 @@ def read_torch(path: Path) -> Any:
             f"{path} asks for the Python object {match[1]}, which weights do not need and which could run "
             "anything. It was not loaded. If you trust where the file is from, have its owner save the weights alone."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way
         raise _damaged(path, error) from None
 
 

@@ -140,4 +140,4 @@ def _bytes_of(tensor: Any) -> Any:
 
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().float().numpy()
-    return np.ascontiguousarray(tensor, dtype="<f4").data.cast("B")
+    return np.ascontiguousarray(tensor, dtype="<f4").reshape(-1).view(np.uint8).data

@@ -80,7 +80,7 @@ def fairseq_hubert(
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path, _use_new_zipfile_serialization=not legacy)
-    return state["model"]
+    return state.get("model")
 
 
 CLASSES = 50
