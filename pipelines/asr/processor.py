@@ -5,24 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, ContextManager, Iterable, NamedTuple, NoReturn, Sequence, Union
+from typing import Any, ContextManager, Iterable, NamedTuple, NoReturn, Optional, Sequence, Union
 
 from pipelines.asr import backends, loops, sizes
 from pipelines.asr.backends import Transcript
 from pipelines.asr.batching import Batcher, DeviceLostError
 from pipelines.asr.cutting import Cutting, Piece, cut
 from pipelines.asr.given import GivenSegments
-from pipelines.audio.items import Audio, read_ahead
+from pipelines.audio.items import Audio
 from pipelines.core import paths
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 
 log = logging.getLogger(__name__)
 
-_ON_GPU, _ON_CPU = (1024, 3600.0), (4, 120.0)
+_ON_GPU, _ON_CPU = (4096, 14400.0), (4, 120.0)
 """Items in a batch of the engine's, and seconds: what padding is made small over, and what a killed process loses."""
 _DIED = 70
 """Exit status of a process whose GPU no longer answers (sysexits' EX_SOFTWARE)."""
@@ -77,8 +78,10 @@ class AsrProcessor:
 
     def _transcribed(self, items: Sequence[Item]) -> list[Result]:
         audios = [Audio(item) for item in items]
-        with read_ahead(audios, self._decoders):
-            recordings = [_Recording(item, audio, self._pieces(item, audio)) for item, audio in zip(items, audios)]
+        with self._cutters() as pool:
+            cut_all = pool.map if pool is not None else map
+            found = cut_all(self._pieces, items, audios)
+            recordings = [_Recording(*each) for each in zip(items, audios, found)]
         pieces = [piece for recording in recordings for piece in recording.pieces]
         with self._turn:
             try:
@@ -87,6 +90,10 @@ class AsrProcessor:
                 _die(error)
         given = iter(results)
         return [self._result(recording, [next(given) for _ in recording.pieces]) for recording in recordings]
+
+    def _cutters(self) -> ContextManager[Optional[ThreadPoolExecutor]]:
+        """Threads that decode and cut, where a GPU waits for them; a CPU's threads have a batch each of their own."""
+        return ThreadPoolExecutor(self._decoders, thread_name_prefix="cut") if self._decoders else nullcontext()
 
     def _pieces(self, item: Item, audio: Audio) -> list[Piece]:
         """The pieces of a recording; none where it could not be read, and `audio.fault` says why."""

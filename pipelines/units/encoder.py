@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 CONTEXT_S = 4.0
 """What a piece of a long recording sees of each neighbour."""
+_PADDING = 0.1
+"""A batch ends where more of it would be padding."""
 _GPU_BATCH_S, _GPU_WINDOW_S = 480.0, 3600.0
 """On a GPU: padded seconds in a batch at first, and seconds of audio that are sorted by length to make batches of."""
 
@@ -131,9 +133,15 @@ class UnitEncoder:
                 found[each.owner][each.place] = units
 
     def _fitting(self, waiting: list[_Waiting]) -> int:
-        """How many of the longest pieces make a batch."""
-        longest = len(waiting[-1].piece.samples)
-        return max(1, min(len(waiting), self._batch // max(1, longest)))
+        """How many of the longest pieces make a batch: as many as fit, and as padding leaves worth it."""
+        longest, real, count = max(1, len(waiting[-1].piece.samples)), 0, 0
+        for each in reversed(waiting):
+            real += len(each.piece.samples)
+            computed = longest * (count + 1)
+            if count and (computed > self._batch or real < (1 - _PADDING) * computed):
+                break
+            count += 1
+        return count
 
     def _through(self, pieces: list[Piece]) -> list[Units]:
         """One batch through encoder and codebook; where a GPU's memory does not hold it, in halves."""

@@ -136,6 +136,10 @@ def _verify(units: Units, size: int, name: str) -> None:
 
 def load(parameters: Parameters) -> Synthesiser:
     """The voice of a run's parameters, on the device that is there. Raises UsageError, EnvironmentNotFit."""
+    if parameters.get("backend") == "textless" and parameters["vocoder"] != GRIFFIN_LIM:
+        from pipelines.units.reference import ReferenceSynthesiser
+
+        return ReferenceSynthesiser.load(parameters)
     return load_synthesiser(parameters, device.choose(parameters.get("precision", "fp32")))
 
 

@@ -77,7 +77,8 @@ def parameters(name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name):
+def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name, monkeypatch):
+    monkeypatch.setattr(encoder, "_PADDING", 1.0)
     found = []
     for batch_s in (0.0, 20.0, 24 * 5.0):
         loaded = encoder.load(parameters(name), batch_s)
@@ -87,6 +88,12 @@ def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name):
         for units in batched:
             assert (units == alone).all()
     assert loaded.padding.share > 0.2, "there was padding to be seen through"
+
+
+def test_batches_hold_little_padding(stage, waveforms):
+    loaded = encoder.load(parameters("weight-norm"), 60.0)
+    loaded.encode(waveforms * 4)
+    assert 0 < loaded.padding.share < 0.05
 
 
 @pytest.mark.parametrize("name", KINDS)
