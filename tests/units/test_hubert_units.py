@@ -93,7 +93,7 @@ def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name, monke
 def test_batches_hold_little_padding(stage, waveforms):
     loaded = encoder.load(parameters("weight-norm"), 60.0)
     loaded.encode(waveforms * 4)
-    assert 0 < loaded.padding.share < 0.05
+    assert 0 < loaded.padding.share < 0.1
 
 
 @pytest.mark.parametrize("name", KINDS)
