@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import IO, Callable, List, Optional, Sequence
 
 from pipelines.core import store
 from pipelines.units import models
@@ -112,16 +112,24 @@ def _fetch_rest(file: File, part: Path, say: Say) -> None:
         resumed = answer.status == 206
         left = answer.headers.get("Content-Length")
         total = (have if resumed else 0) + int(left) if left else None
-        told = time.monotonic()
-        with store.teaching(part), part.open("ab" if resumed else "wb") as out:
-            while block := answer.read(_BLOCK):
-                out.write(block)
-                if time.monotonic() > told + 10:
-                    told = time.monotonic()
-                    of = f" of {total / 1e6:,.0f}" if total else ""
-                    say(f"  {out.tell() / 1e6:,.0f}{of} MB")
-            if total is not None and out.tell() < total:
-                raise OSError(f"the connection ended after {out.tell():,} of {total:,} bytes")
+        with store.teaching(part):
+            out = part.open("ab" if resumed else "wb")
+        with out:
+            _copy(answer, out, part, total, say)
+
+
+def _copy(answer: IO[bytes], out: IO[bytes], part: Path, total: Optional[int], say: Say) -> None:
+    """The answer into the file. OSError: the connection ended early."""
+    told = time.monotonic()
+    while block := answer.read(_BLOCK):
+        with store.teaching(part):
+            out.write(block)
+        if time.monotonic() > told + 10:
+            told = time.monotonic()
+            of = f" of {total / 1e6:,.0f}" if total else ""
+            say(f"  {out.tell() / 1e6:,.0f}{of} MB")
+    if total is not None and out.tell() < total:
+        raise OSError(f"the connection ended after {out.tell():,} of {total:,} bytes")
 
 
 def _unreachable(known: Known, file: File, reason: str) -> CheckpointError:
