@@ -58,12 +58,12 @@ class UnitModel(nn.Module):
         raise NotImplementedError  # pragma: no cover - abstract
 
     def nats(self, batch: Batch) -> Tensor:
-        """Negative log-probability of each target, float32 (predictions,).
+        """Negative log-probability of each target, in single precision at least (predictions,).
 
         Only states with a target go through the head, which is most of the work for vocabularies of thousands.
         """
         hidden = self.step(batch.tokens, None)[0].flatten(0, 1).index_select(0, batch.places)
-        return functional.cross_entropy(self.logits(hidden).float(), batch.targets, reduction="none")
+        return nats_of(self.logits(hidden), batch.targets)
 
 
 class Lstm(UnitModel):
@@ -189,6 +189,12 @@ def _turns(start: int, length: int, size: int, like: Tensor) -> tuple[Tensor, Te
 def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return x * turns[0].to(x.dtype) + torch.cat([-second, first], dim=-1) * turns[1].to(x.dtype)
+
+
+def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-probability (predictions,) of targets (predictions,) under logits (predictions, V + 1)."""
+    precise = logits if logits.dtype == torch.float64 else logits.float()
+    return functional.cross_entropy(precise, targets, reduction="none")
 
 
 def kept(state: State, rows: Tensor) -> State:

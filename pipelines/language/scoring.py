@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from pipelines.language.models import State, UnitModel, kept
+from pipelines.language.models import State, UnitModel, kept, nats_of
 
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.uint16]
@@ -115,7 +114,5 @@ def _judged(model: UnitModel, windows: Sequence[_Window], state: Optional[State]
     hidden, after = model.step(torch.from_numpy(tokens).to(device), state)
     at = torch.from_numpy(np.concatenate(places)).to(device)
     wanted = torch.from_numpy(np.concatenate(targets)).to(device)
-    logits = model.logits(hidden.flatten(0, 1).index_select(0, at))
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    found = -functional.cross_entropy(logits, wanted, reduction="none")
+    found = -nats_of(model.logits(hidden.flatten(0, 1).index_select(0, at)), wanted)
     return torch.from_numpy(np.concatenate(owners)).to(device), found, after

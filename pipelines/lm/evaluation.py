@@ -41,10 +41,10 @@ def evaluate(model: UnitModel, corpus: Corpus, items: Ints, stopping: Callable[[
     model.eval()
     nats = 0.0
     for start in range(0, len(items), _BLOCK):
+        if start and parallel.size() == 1 and stopping():  # several processes could not agree on when
+            raise Unfinished("stopped while it was being evaluated; goes on with the evaluation")
         mine = parallel.share(items[start : start + _BLOCK])
         nats -= float(log_probabilities(model, [corpus.sequence(item) for item in mine.tolist()]).sum())
-        if parallel.size() == 1 and stopping():  # several processes could not agree on when
-            raise Unfinished("stopped while it was being evaluated; goes on with the evaluation")
     device = next(model.parameters()).device
     total = parallel.added(nats, torch.device(device))
     return Score(total, int(corpus.lengths[items].sum()) + len(items), float(corpus.seconds[items].sum()))

@@ -20,7 +20,7 @@ from pipelines.lm import evaluation, packing, parallel, splitting, training
 from pipelines.lm.data import Corpus, Source
 from pipelines.units import device
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipelines.lm.one")  # not __main__, as which it may run
 
 METRICS, ORDER, TROUBLE = "metrics.json", "settings.json", "trouble.json"
 

@@ -73,7 +73,7 @@ class LmProcessor:
             said = msgspec.json.decode(trouble.read_bytes(), type=one.Trouble)
             raise _TROUBLES.get(said.kind, ItemError)(said.message)
         if not metrics.exists():
-            if status == 0:  # told to stop, by us or by the scheduler itself
+            if status == 0 or self._stopped:  # told to stop, by us or by the scheduler itself
                 raise Unfinished("stopped; goes on from its last state")
             raise ItemError(f"A process of the training died (status {status}); the task's log has what it said.")
 

@@ -26,16 +26,16 @@ def run(module: str, argument: Path, count: int, stopping: Callable[[], bool]) -
 
     Once `stopping` says yes, each gets SIGTERM, once.
     """
-    port = _free_port()
+    port = free_port()
     started = [_start(module, argument, rank, count, port) for rank in range(count)]
     told, failed_at = False, None
     try:
-        while any(process.poll() is None for process in started):
+        while None in (states := [process.poll() for process in started]):
             if stopping() and not told:
                 told = True
                 for process in started:
                     process.send_signal(signal.SIGTERM)
-            if failed_at is None and any(process.returncode for process in started):
+            if failed_at is None and any(states):
                 failed_at = time.monotonic()
             if failed_at is not None and time.monotonic() - failed_at > _PATIENCE_S:
                 _kill(started)
@@ -52,7 +52,8 @@ def _start(module: str, argument: Path, rank: int, count: int, port: int) -> sub
     return subprocess.Popen(command, env=env)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])

@@ -63,7 +63,7 @@ class Trainer:
         self._optimiser = _optimiser(self.model, settings)
         self.progress = Progress()
         self._data = f"{corpus.digest()} {len(parts.train)} {len(parts.valid)}"
-        self._total = 0
+        self._total, self._usual = self._measure()
         self._stops = False
         self._unseen: list[_Step] = []
         self._began = self._saved = time.monotonic()
@@ -97,9 +97,6 @@ class Trainer:
         self.model.train()
         settings, progress = self._settings, self.progress
         order = self._order(progress.epoch)
-        if not self._total:
-            first = order.total if progress.epoch == 0 else self._order(0).total
-            self._total = settings["num_epochs"] * -(-first // settings["accumulate"])
         starts = range(0, order.total, settings["accumulate"])
         for start in starts[progress.update :]:
             members = range(start, min(order.total, start + settings["accumulate"]))
@@ -110,6 +107,11 @@ class Trainer:
             self._pause(shown)
         self._look(shown)
 
+    def _measure(self) -> tuple[int, float]:
+        """Updates of the whole training, and tokens of the usual update."""
+        updates = -(-self._order(0).total // self._settings["accumulate"])
+        return self._settings["num_epochs"] * updates, float(self._lengths.sum()) / updates
+
     def _order(self, epoch: int) -> batching.Batches:
         settings = self._settings
         return batching.batches(
@@ -117,7 +119,11 @@ class Trainer:
         )
 
     def _step(self, group: list[Ints]) -> _Step:
-        """One update: the mean over all tokens of the group's batches, whatever their number, on every process."""
+        """One update: the sum over all tokens of the group's batches, divided by the tokens of the usual update.
+
+        Not by their own: batches are of like lengths, and the tokens of short sequences would weigh many times as much
+        as those of long ones; the model would learn that everything ends early.
+        """
         step, settings = self.progress.step, self._settings
         tokens = sum(int(self._lengths[numbers].sum()) for numbers in group)
         rate = settings["learning_rate"] * schedule(settings, step, self._total)
@@ -130,7 +136,7 @@ class Trainer:
             if len(mine):
                 torch.manual_seed(_seed(settings["seed"], step, number, parallel.rank()))
                 found = self._nats(mine)
-                (found / tokens).backward()
+                (found / self._usual).backward()
                 nats += found.detach()
         nats, self._stops = parallel.total(self.model, nats, self._asked())
         nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip"])
@@ -215,14 +221,14 @@ def _seed(*numbers: int) -> int:
 
 
 def schedule(settings: Mapping[str, Any], step: int, total: int) -> float:
-    """The factor of the learning rate at a step: linear warm-up, then constant or half a cosine to a tenth."""
+    """The factor of the learning rate at a step: linear warm-up, then constant or half a cosine to nothing."""
     warm: int = settings["warmup_steps"]
     if step < warm:
         return (step + 1) / warm
     if settings["schedule"] == "constant":
         return 1.0
     done = min(1.0, (step - warm) / max(1, total - warm))
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _diverged(settings: Mapping[str, Any], step: int) -> ItemError:

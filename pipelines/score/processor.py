@@ -22,7 +22,11 @@ _ON_GPU, _ON_CPU = (2048, 4 * 3600.0), (256, 1800.0)
 
 
 class ScoreProcessor:
-    """Scores as the engine calls for them. Arithmetic is in single precision, whatever the training's was."""
+    """Scores as the engine calls for them.
+
+    On a CPU the arithmetic is in double precision, so that no digit of a score depends on which sequences shared its
+    batch; on a GPU in single precision, and the last digit may.
+    """
 
     def __init__(self, parameters: Parameters, resources: Resources) -> None:
         path = Path(parameters["model"])
@@ -33,11 +37,13 @@ class ScoreProcessor:
             )
         trained = files.describe(path)
         on = device.choose("fp32")
+        on_gpu = on.type == "cuda"
         self._model, self._units = files.load(trained, on), trained.description.units
+        if not on_gpu:
+            self._model.double()
         self._rows = UnitRows(self._units.vocabulary_size, self._units.name)
         self._prefix = f"{parameters['field']}_" if parameters["field"] else ""
         self._known: dict[str, Optional[str]] = {}
-        on_gpu = on.type == "cuda"
         self.batch_items, self.batch_seconds = _ON_GPU if on_gpu else _ON_CPU
         self.concurrency = 2 if on_gpu else resources.cpus
         self._turn: ContextManager[Any] = Lock() if on_gpu else nullcontext()
