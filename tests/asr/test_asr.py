@@ -1,4 +1,4 @@
-"""`asr` through the engine on real speech: texts, long recordings, bad ones, resuming, the same however work is cut."""
+"""`asr` through the engine on real speech: texts, long recordings, bad ones, resuming, however work is cut."""
 
 from __future__ import annotations
 
