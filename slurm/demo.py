@@ -16,12 +16,8 @@ from pipelines.core import paths, store
 from pipelines.core.errors import DONE, SOME_FAILED, EnvironmentNotFit, UsageError
 from slurm import cli, environments, flags
 
-_ENVIRONMENT = "vad"
+_ENVIRONMENT = "demo"
 _ROWS = 5
-_VOICES = {
-    "espeak-ng": "three voices of espeak-ng, a speech synthesiser, reading a fable in four languages",
-    "babble": "three synthetic voices that babble: no words, but a voice's pitch and formants (espeak-ng is not here)",
-}
 
 
 class Step(NamedTuple):
@@ -37,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = flags.Parser(
         prog="voxarray demo",
         description="Make a small corpus (nothing is downloaded), or take yours, and run the chain on it on this "
-        "machine: voice activity, discrete units, resynthesis.",
+        "machine: voice activity, transcripts, discrete units, resynthesis.",
     )
     parser.add_argument("directory", metavar="DIR", nargs="?", help="your recordings (default: a synthetic corpus)")
     options = parser.parse(arguments)
@@ -66,6 +62,11 @@ def chain(corpus: Path, stem: Path) -> list[Step]:
     return [
         Step("Voice activity: who speaks when", ["vad", str(corpus), str(stem)], lambda: show(stem)),
         Step(
+            "Transcripts: PocketSphinx needs no download, and is for trying things out; name a model for work",
+            ["asr", manifest, "--model", "pocketsphinx"],
+            lambda: show_texts(corpus, stem),
+        ),
+        Step(
             "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the "
             "baseline that HuBERT's units beat)",
             ["encode", manifest, name, *units],
@@ -77,6 +78,25 @@ def chain(corpus: Path, stem: Path) -> list[Step]:
             lambda: show_speech(f"{name}-resynthesised", stem),
         ),
     ]
+
+
+def show_texts(corpus: Path, stem: Path) -> None:
+    """The first transcripts, and the word error rate where the truth is known."""
+    with Path(f"{stem}.json").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    print()
+    for row in rows[:3]:
+        print(f"  {Path(row['audio_filepath']).name[:32]:32} {row.get('text', '')[:70]}")
+    truth = corpus / "transcripts.json"
+    if not truth.exists():
+        return
+    with truth.open(encoding="utf-8") as file:
+        said = {str(corpus / row["audio_filepath"]): row["text"] for row in map(json.loads, file)}
+    scored = stem.with_name(f"{stem.name}_scored.json")
+    known = [{**row, "text_reference": said[row["audio_filepath"]]} for row in rows if row["audio_filepath"] in said]
+    store.replace(scored, "".join(f"{json.dumps(row)}\n" for row in known).encode())
+    print(f"\n$ ./voxarray wer {scored}\n", flush=True)
+    cli.main(["wer", str(scored), "--worst", "2"])
 
 
 def show_units(name: str) -> None:
@@ -121,7 +141,9 @@ def make_corpus(folder: Path) -> Path:
                 f"`./voxarray env check {_ENVIRONMENT}` looks at the environment; `./voxarray demo DIR` takes your "
                 "own recordings."
             )
-        (private / note.name).write_text(f"Synthetic: {_VOICES[made.stdout.strip()]}.\n", encoding="utf-8")
+        (private / note.name).write_text(
+            "Synthetic: three voices of espeak-ng, a speech synthesiser, read a fable.\n", encoding="utf-8"
+        )
         shutil.rmtree(folder, ignore_errors=True)
         private.rename(folder)
     print(f"The corpus, {folder}, is made, not recorded. {note.read_text(encoding='utf-8').strip()}")

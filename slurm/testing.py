@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 def _set_up() -> List[str]:
     """System packages and environments; the names of the engine's environments that this machine can have."""
     subprocess.run(["bash", str(repository() / "tests" / "system-packages.sh")], check=True)
-    for name in ("vad", "units", "test"):
+    for name in ("vad", "units", "asr", "lm", "demo", "test"):
         ensure(name)
     _set_up_reference()
     engines: List[str] = []

@@ -1,16 +1,15 @@
-"""A small corpus that sounds like speech, made on the spot: for the demo, where nothing may be downloaded.
+"""A small corpus of synthetic speech whose words are known, made on the spot: the demo downloads no audio.
 
-With espeak-ng on PATH, it reads sentences. Without, a source-filter voice (Fant, 1960) babbles: pulses at a gliding
-pitch, noise for consonants, formants of vowels after Peterson and Barney (1952). No words, but a voice activity
-detector hears a voice. Runs in the environment of `vad` (numpy, soundfile): `python slurm/voice.py FOLDER`.
+espeak-ng (from the package espeakng-loader) reads a fable in three voices, in several formats, rates and channels,
+with pauses. Runs in the environment `demo`: `python slurm/voice.py FOLDER`. Writes FOLDER/transcripts.json, too: a
+JSON object a recording with `audio_filepath` and `text`.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import ctypes
+import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,107 +17,88 @@ import numpy as np
 import soundfile
 
 RATE = 16000
-_VOWELS = {
-    "i": (270, 2290, 3010),
-    "e": (530, 1840, 2480),
-    "a": (730, 1090, 2440),
-    "o": (570, 840, 2410),
-    "u": (300, 870, 2240),
-}
-"""First three formants in Hz, of men; women's and children's are scaled up."""
-_BANDWIDTHS = (60.0, 90.0, 150.0)
-_SPEAKERS = (("anna", 205.0, 1.15), ("ben", 115.0, 1.0), ("kim", 270.0, 1.25))
-"""Name, pitch in Hz, scale of the formants."""
-_FORMATS = (("wav", RATE, 1), ("flac", 44100, 2), ("ogg", 22050, 1), ("wav", 8000, 1))
-_TEXTS = (
-    ("en", "The north wind and the sun were disputing which was the stronger."),
-    ("fr", "La bise et le soleil se disputaient, chacun assurant qu'il était le plus fort."),
-    ("es", "El viento norte y el sol discutían sobre cuál de ellos era el más fuerte."),
-    ("de", "Einst stritten sich Nordwind und Sonne, wer von ihnen beiden wohl der Stärkere wäre."),
+VOICES = {"anna": (b"en-us+f3", 60), "ben": (b"en-us", 45), "kim": (b"en-us+f5", 75)}
+"""espeak-ng's voice and its pitch (0 to 99) by speaker."""
+FORMATS = (("wav", RATE, 1), ("flac", 44100, 2), ("ogg", 22050, 1), ("wav", 8000, 1))
+TEXTS = (
+    (
+        "The north wind and the sun were disputing which was the stronger,",
+        "when a traveler came along wrapped in a warm cloak.",
+    ),
+    (
+        "They agreed that the one who first succeeded in making the traveler take his cloak off",
+        "should be considered stronger than the other.",
+    ),
+    (
+        "Then the north wind blew as hard as he could,",
+        "but the more he blew, the more closely did the traveler fold his cloak around him.",
+    ),
+    (
+        "And at last the north wind gave up the attempt.",
+        "Then the sun shone out warmly, and immediately the traveler took off his cloak.",
+    ),
 )
+"""Aesop's fable, as the International Phonetic Association has it read."""
+_SYNCHRONOUS, _UTF8, _BY_CHARACTER, _SPEED, _PITCH = 2, 1, 1, 1, 3
 
 Samples = Any
-"""Samples of one channel in [-1, 1], float64, at `RATE` where nothing else is said."""
+"""Samples of one channel in [-1, 1], float64."""
 
 
-def _resonances(size: int, formants: tuple[float, ...]) -> Samples:
-    """Gain of a cascade of resonances over the frequencies of a spectrum of `size` samples."""
-    frequencies = np.fft.rfftfreq(size, 1 / RATE)
-    gain = np.ones_like(frequencies)
-    for centre, width in zip(formants, _BANDWIDTHS):
-        gain *= centre**2 / np.sqrt((centre**2 - frequencies**2) ** 2 + (width * frequencies) ** 2)
-    return gain
+class Espeak:
+    """espeak-ng through its C interface (speak_lib.h)."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._said: list[Samples] = []
+        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        self._callback = kind(self._take)  # kept: the library calls it later
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _take(self, samples: Any, count: int, _: Any) -> int:
+        if samples and count > 0:
+            self._said.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def say(self, text: str, voice: bytes, pitch: int) -> Samples:
+        """A sentence at RATE."""
+        self._said = []
+        self._library.espeak_SetVoiceByName(voice)
+        self._library.espeak_SetParameter(_PITCH, pitch, 0)
+        self._library.espeak_SetParameter(_SPEED, 140, 0)
+        data = text.encode() + b"\0"
+        self._library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0, _UTF8, None, None)
+        self._library.espeak_Synchronize()
+        return resampled(np.concatenate(self._said) / 32768, self.rate, RATE)
 
 
-def _syllable(random: Any, pitch: float, scale: float) -> Samples:
-    """A consonant's noise and a vowel, 0.12 to 0.3 s."""
-    size = int(RATE * random.uniform(0.12, 0.3))
-    glide = np.linspace(random.uniform(0.95, 1.1), random.uniform(0.85, 1.0), size)
-    phase = np.cumsum(pitch * glide * (1 + 0.01 * random.standard_normal(size)) / RATE)
-    pulses = np.diff(np.floor(phase), prepend=0.0)
-    source = np.fft.rfft(pulses + 0.003 * random.standard_normal(size))
-    frequencies = np.fft.rfftfreq(size, 1 / RATE)
-    source /= 1 + (frequencies / 500.0)  # the glottis: 6 dB an octave with the lips
-    first, second = (_VOWELS[random.choice(list(_VOWELS))] for _ in range(2))
-    voices = [
-        np.fft.irfft(source * _resonances(size, tuple(scale * hertz for hertz in vowel)), size)
-        for vowel in (first, second)
-    ]
-    blend = np.linspace(0, 1, size)
-    vowel = voices[0] * (1 - blend) + voices[1] * blend
-    vowel *= np.sin(np.pi * np.linspace(0.05, 1, size)) ** 0.5 / (np.abs(vowel).max() + 1e-9)
-    noise = np.diff(random.standard_normal(int(RATE * random.uniform(0.03, 0.09)) + 1)) * 0.08
-    return np.concatenate([noise * np.hanning(noise.size), vowel])
-
-
-def babble(random: Any, pitch: float, scale: float, seconds: float) -> Samples:
-    """Phrases of syllables with pauses between, and a little room noise under everything."""
-    pieces, length = [np.zeros(int(RATE * random.uniform(0.3, 0.9)))], 0
-    while length < seconds * RATE:
-        pieces += [_syllable(random, pitch, scale) for _ in range(random.integers(4, 12))]
-        pieces.append(np.zeros(int(RATE * random.uniform(0.4, 1.5))))
-        length = sum(piece.size for piece in pieces)
-    samples = np.concatenate(pieces)
-    return 0.4 * samples / np.abs(samples).max() + 0.001 * random.standard_normal(samples.size)
-
-
-def spoken(program: str, language: str, text: str, pitch: float) -> Samples:
-    """A sentence from espeak-ng, twice, with a pause between."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "voice.wav"
-        subprocess.run(
-            [program, "-v", language, "-p", str(int(pitch / 4)), "-w", str(path), text],
-            check=True,
-            capture_output=True,
-        )
-        samples, rate = soundfile.read(path)
-    pause = np.zeros(int(0.8 * RATE))
-    once = _resampled(samples, rate, RATE)
-    return 0.7 * np.concatenate([pause, once, pause, once, pause])
-
-
-def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
+def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
     """At another sampling rate, by cutting or padding the spectrum."""
     size = round(samples.size * wanted / rate)
     return np.fft.irfft(np.fft.rfft(samples), size) * size / samples.size if rate != wanted else samples
 
 
-def make(folder: Path) -> str:
-    """Write a dozen recordings of three speakers in several formats; returns what voice they have."""
-    program = shutil.which("espeak-ng")
-    random = np.random.default_rng(7)
-    for name, pitch, scale in _SPEAKERS:
+def make(folder: Path) -> None:
+    """Write a dozen recordings of three speakers, and what is said in them."""
+    espeak, random = Espeak(), np.random.default_rng(7)
+    rows = []
+    for name, (voice, pitch) in VOICES.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for number, (suffix, rate, channels) in enumerate(_FORMATS):
-            if program is not None:
-                samples = spoken(program, *_TEXTS[number], pitch)
-            else:
-                samples = babble(random, pitch, scale, 4.0 + 3.0 * number)
-            samples = _resampled(samples, RATE, rate)
+        for number, (suffix, rate, channels) in enumerate(FORMATS):
+            pieces = [np.zeros(int(0.6 * RATE))]
+            for text in TEXTS[number]:
+                pieces += [espeak.say(text, voice, pitch), np.zeros(int(random.uniform(0.5, 1.2) * RATE))]
+            samples = resampled(0.8 * np.concatenate(pieces), RATE, rate)
             wide = np.repeat(samples[:, None], channels, axis=1)
-            soundfile.write(folder / name / f"{name}_{number}.{suffix}", wide.astype(np.float32), rate)
-    return "espeak-ng" if program is not None else "babble"
+            wide = wide + 0.0005 * random.standard_normal(wide.shape)  # a room is never quite silent
+            path = folder / name / f"{name}_{number}.{suffix}"
+            soundfile.write(path, wide.astype(np.float32), rate)
+            rows.append({"audio_filepath": f"{name}/{path.name}", "text": " ".join(TEXTS[number])})
+    (folder / "transcripts.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1])))
+    make(Path(sys.argv[1]))

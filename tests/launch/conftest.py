@@ -52,7 +52,7 @@ def make_environment(prefix):
     python = prefix / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    lock = hashlib.sha256((REPOSITORY / "envs" / "vad.lock").read_bytes()).hexdigest()
+    lock = hashlib.sha256((REPOSITORY / "envs" / f"{prefix.name}.lock").read_bytes()).hexdigest()
     (prefix / ".voxarray-stamp").write_text(f"lock {lock}\npython {platform.python_version()}\ntool test\n")
 
 

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from pipelines import merge_manifest
 from pipelines.core.errors import EnvironmentNotFit
-from slurm import cli, demo, doctor, nodes, probes
+from slurm import cli, demo, doctor, environments, nodes, probes
+from tests.launch.conftest import make_environment
 from tests.launch.place import wait_until
 
 
@@ -232,23 +234,25 @@ def test_demo_needs_a_directory_that_exists(place, capsys):
 
 
 def test_demo_says_why_its_corpus_could_not_be_made(place):
-    python = place.root / "envs" / "vad" / "bin" / "python"
+    make_environment(place.root / "envs" / "demo")
+    python = place.root / "envs" / "demo" / "bin" / "python"
     python.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     with pytest.raises(EnvironmentNotFit, match="broken"):
         demo.make_corpus(place.home / "output" / "demo" / "corpus")
 
 
-@pytest.mark.parametrize("program", [None, "espeak-ng"])
-def test_demos_corpus_has_a_voice_and_pauses(tmp_path, monkeypatch, program):
+def test_demos_corpus_has_voices_pauses_and_words(tmp_path):
     numpy, soundfile = pytest.importorskip("numpy"), pytest.importorskip("soundfile")
-    from slurm import voice
-
-    if program is None:
-        monkeypatch.setattr(voice.shutil, "which", lambda _: None)
-    elif voice.shutil.which(program) is None:
-        pytest.skip("espeak-ng is not here")
-    assert voice.make(tmp_path) == (program or "babble")
-    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    if not environments.is_ready("demo"):
+        pytest.skip("the environment demo is not made")
+    program = Path(demo.__file__).with_name("voice.py")
+    subprocess.run([environments.python("demo"), program, tmp_path], check=True)
+    rows = [json.loads(line) for line in (tmp_path / "transcripts.json").read_text().splitlines()]
+    assert {str(tmp_path / row["audio_filepath"]) for row in rows} == {
+        str(path) for path in tmp_path.rglob("*") if path.suffix in (".wav", ".flac", ".ogg")
+    }
+    assert all(len(row["text"].split()) > 15 for row in rows)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json")
     assert len(files) == 12
     assert {path.suffix for path in files} == {".wav", ".flac", ".ogg"}
     for path in files:
