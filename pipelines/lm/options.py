@@ -48,8 +48,8 @@ _TRAINING = (
     _Option("seed", int, 42, 0, 1 << 31, "of the weights, of the batches' order and of dropout"),
 )
 _DATA = (
-    _Option("train_ratio", float, 0.9, 0.01, 0.999, "share to train on, of the speakers or recordings"),
-    _Option("test_ratio", float, 0.0, 0, 0.9, "share that is kept for a test, apart from training and validation"),
+    _Option("train_ratio", float, 0.9, 0.01, 0.999, "share of the groups to train on, the rest for validation"),
+    _Option("test_ratio", float, 0.0, 0, 0.9, "share of the groups that is kept for a test, before that"),
 )
 CHOICES = {"model": MODELS, "schedule": ("cosine", "constant"), "precision": ("fp32", "bf16")}
 GRID_NAMES = (*CHOICES, *(option.name for option in (*_MODEL, *_TRAINING)))
@@ -177,11 +177,6 @@ def verify(settings: Parameters) -> None:
     for name, choices in CHOICES.items():
         if settings[name] not in choices:
             raise UsageError(f"There is no {name} {settings[name]!r}; there are {' and '.join(choices)}.")
-    if settings["train_ratio"] + settings["test_ratio"] > 1 - 1e-6:
-        raise UsageError(
-            f"--train-ratio {settings['train_ratio']:g} and --test-ratio {settings['test_ratio']:g} leave nothing for "
-            "validation; together they must be less than 1."
-        )
     if settings["model"] == "transformer" and settings["hidden_size"] % (2 * settings["num_heads"]):
         raise UsageError(
             f"--hidden-size {settings['hidden_size']} cannot be shared by --num-heads {settings['num_heads']}: each "
