@@ -46,7 +46,7 @@ def test_root_says_where_the_dataset_begins():
 
 
 def test_without_the_datasets_name_in_the_path_the_way_out_is_told():
-    with pytest.raises(ItemError, match="no folder in its path is named 'expresso'.*--root"):
+    with pytest.raises(ItemError, match=r"no folder in its path is named 'expresso'.*--root"):
         name("/data/LibriSpeech/dev/x.wav")
     with pytest.raises(ItemError):  # the file itself is not its folder
         name("/data/expresso")
@@ -70,7 +70,8 @@ def names(parameters):
 
 def test_a_manifest_that_does_not_fit_is_refused_before_anything_starts(tmp_path):
     path = manifest(tmp_path, "/data/expresso/a.wav", "/data/b.wav", "/data/c.wav")
-    with pytest.raises(ManifestError, match=r"For 2 items .*--root.* They all lie below /data: item 2: /data/b.wav; item 3"):
+    told = r"For 2 items .*--root.* They all lie below /data: item 2: /data/b.wav; item 3"
+    with pytest.raises(ManifestError, match=told):
         scan(path, ("audio_filepath",), names({"dataset": "expresso", "root": None}))
 
 
