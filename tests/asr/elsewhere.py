@@ -1,7 +1,7 @@
 """Tests that run in a pipeline's own environment, as it is, while the suite runs in `test`.
 
-A module says `pytestmark = pytest.mark.environment("asr")`. It is collected here as all are, so it imports nothing that
-only the other environment has at its top; what of it was selected then runs there in one process, which sends back
+A module says `pytestmark = pytest.mark.environment("asr")`. It is collected here as all are, so it imports at its top
+nothing that only the other environment has; what of it was selected then runs there in one process, which sends back
 pytest's own reports. The other environment has no pytest, and needs none: it imports this one's, and of this
 environment nothing else.
 """
@@ -17,7 +17,16 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "hypothesis", "_hypothesis_pytestplugin", "sortedcontainers")
+PYTEST = (
+    "pytest",
+    "_pytest",
+    "py",
+    "pluggy",
+    "iniconfig",
+    "hypothesis",
+    "_hypothesis_pytestplugin",
+    "sortedcontainers",
+)
 """What that process takes from the environment of the suite: pure Python, all of it."""
 MARK = "environment"
 VARIABLE = "VOXARRAY_TESTS_IN"
@@ -30,7 +39,7 @@ class Borrowed:
     def __init__(self, folder):
         self.folder = folder
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None):  # noqa: ARG002
         if path is None and name in PYTEST:
             return importlib.machinery.PathFinder.find_spec(name, [self.folder])
         return None
@@ -59,7 +68,7 @@ class Elsewhere:
                     if wanted(item) == name:
                         item.add_marker(skip)
 
-    def pytest_runtest_protocol(self, item, nextitem):
+    def pytest_runtest_protocol(self, item):
         name = wanted(item)
         if name is None or any(True for _ in item.iter_markers("skip")):
             return None
@@ -88,7 +97,7 @@ class Remote:
 
     def __init__(self, name, python, config, nodes):
         self._config = config
-        self._log = tempfile.TemporaryFile("w+")
+        self._log, self._told = tempfile.TemporaryFile("w+"), False  # noqa: SIM115 - ended by `end`
         site = str(Path(find_spec("pytest").origin).parent.parent)
         read, write = os.pipe()
         environment = {**os.environ, "PYTHONPATH": str(config.rootpath), "PYTHONNOUSERSITE": "1", VARIABLE: name}
@@ -118,6 +127,9 @@ class Remote:
 
     def _last_words(self):
         status = self._process.wait()
+        if self._told:
+            return f"the process of the environment had ended with exit status {status}, see above"
+        self._told = True
         self._log.seek(0)
         return f"the process of the environment ended with exit status {status}:\n{self._log.read()[-4000:]}"
 

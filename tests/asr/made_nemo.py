@@ -1,7 +1,6 @@
-"""NeMo recognisers of a quarter of a million weights in the true .nemo format: CTC (trained), RNN-T, TDT, hybrid, AED.
+"""NeMo recognisers of a quarter of a million weights in the true .nemo format: CTC, RNN-T, TDT, hybrid, AED.
 
-For the environment asr. Without their training the texts are nonsense, which is enough to see whether batches,
-padding and NeMo's own `transcribe` agree.
+For the environment asr. The CTC model is trained; the others take its encoder and learn what comes after it.
 """
 
 from __future__ import annotations
@@ -89,16 +88,15 @@ def transducer_config(tokens, durations=None, hybrid=False):
         "joint": {"_target_": "nemo.collections.asr.modules.RNNTJoint", "log_softmax": None, "preserve_memory": False,
                   "fuse_loss_wer": False, "fused_batch_size": -1,
                   "jointnet": {"joint_hidden": WIDTH, "activation": "relu", "dropout": 0.0}},
-        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 3}},
-        "loss": {"loss_name": "warprnnt_numba", "warprnnt_numba_kwargs": {"fastemit_lambda": 0.0}},
+        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+        "loss": {"loss_name": "pytorch"},
         "variational_noise": {"start_step": 0, "std": 0.0},
     }  # fmt: skip
     if durations:
         config["model_defaults"].update(num_tdt_durations=len(durations), tdt_durations=durations)
         config["joint"]["num_extra_outputs"] = len(durations)
         config["decoding"].update(model_type="tdt", durations=durations)
-        kwargs = {"fastemit_lambda": 0.0, "durations": durations, "sigma": 0.02, "omega": 0.1}
-        config["loss"] = {"loss_name": "tdt", "tdt_kwargs": kwargs}
+        config["loss"] = {"loss_name": "tdt_pytorch", "tdt_pytorch_kwargs": {"durations": durations, "sigma": 0.0}}
     if hybrid:
         config["aux_ctc"] = {"ctc_loss_weight": 0.3, "use_cer": False, "ctc_reduction": "mean_batch",
                              "decoder": _ctc_decoder(), "decoding": {"strategy": "greedy"}}  # fmt: skip
@@ -149,9 +147,10 @@ def aed_config(tokens, folder):
 # -- building
 
 
-def build(kind, folder, prompts):
-    """Write `model.nemo` of one kind (ctc, rnnt, tdt, hybrid, aed, aed-aligned) into a folder."""
+def build(kind, folder, prompts, ctc=None):
+    """Write `model.nemo` of one kind (ctc, rnnt, tdt, hybrid, aed) into a folder; `ctc`: the trained one's file."""
     from nemo.collections.asr import models
+    from nemo.utils import AppState
 
     torch.manual_seed(0)
     target = folder / "model.nemo"
@@ -159,23 +158,23 @@ def build(kind, folder, prompts):
     if kind == "ctc":
         model = models.EncDecCTCModelBPE(cfg=OmegaConf.create(ctc_config(tokens)))
         training.train_ctc(model, training.nemo_batches(model, prompts), steps=320, stop=0.03)
-    elif kind == "hybrid":
-        config = transducer_config(tokens, hybrid=True)
-        model = _rarer(models.EncDecHybridRNNTCTCBPEModel(cfg=OmegaConf.create(config)))
-    elif kind.startswith("aed"):
+        model.eval().save_to(str(target))
+        return target
+    trained = models.ASRModel.restore_from(str(ctc), map_location="cpu").eval()
+    # a Canary that is made would look for its aligner in the file that was read last
+    AppState().model_restore_path = None
+    if kind == "aed":
         model = models.EncDecMultiTaskModel(cfg=OmegaConf.create(aed_config(tokens, folder)))
+        training.train_decoder(model, trained, prompts)
     else:
-        config = transducer_config(tokens, DURATIONS if kind == "tdt" else None)
-        model = _rarer(models.EncDecRNNTBPEModel(cfg=OmegaConf.create(config)))
+        durations, hybrid = DURATIONS if kind == "tdt" else None, kind == "hybrid"
+        config = OmegaConf.create(transducer_config(tokens, durations, hybrid))
+        model = models.EncDecHybridRNNTCTCBPEModel(cfg=config) if hybrid else models.EncDecRNNTBPEModel(cfg=config)
+        if hybrid:
+            model.ctc_decoder.load_state_dict(trained.decoder.state_dict())
+        training.train_transducer(model, trained, prompts, durations)
     model.eval().save_to(str(target))
     return target
-
-
-def _rarer(model):
-    """With blanks between its tokens: a random transducer would otherwise emit as many as it may at every frame."""
-    with torch.no_grad():
-        model.joint.joint_net[-1].bias[model.joint.num_classes_with_blank - 1] += 0.3
-    return model
 
 
 def with_aligner(aed: Path, ctc: Path, target: Path):

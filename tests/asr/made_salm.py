@@ -30,7 +30,9 @@ def language_model(folder, prompts):
         vocab_size=384, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
     )  # fmt: skip
-    bytes_.train_from_iterator([*(prompt.text for prompt in prompts), "user assistant Transcribe the following: "], trainer)
+    bytes_.train_from_iterator(
+        [*(prompt.text for prompt in prompts), "user assistant Transcribe the following: "], trainer
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=bytes_, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
@@ -69,7 +71,7 @@ def build(folder, prompts):
     model = SALM(config(llm))
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    training.train_salm(model, prompts, steps=450, stop=0.02)
+    training.train_salm(model, prompts, steps=420, stop=0.02)
     settings = config(llm)
     settings["pretrained_llm"] = LANGUAGE_MODEL
     settings["perception"] = {**settings["perception"]}

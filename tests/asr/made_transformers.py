@@ -13,20 +13,25 @@ from tests.asr import training
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 _SMALL = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
-    "conv_dim": (48,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192,
+    "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
     "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
     "feat_proj_dropout": 0.0, "final_dropout": 0.0, "apply_spec_augment": False, "pad_token_id": 0,
 }  # fmt: skip
 
 
 def wav2vec2(folder, prompts=None, norm="group", kind="wav2vec2", seed=0):
-    """wav2vec 2.0 or HuBERT with CTC; `norm`: as -large-960h ("group") or -large-960h-lv60 ("layer"); trained if given.
+    """wav2vec 2.0 or HuBERT with CTC; `norm`: as -large-960h ("group") or -large-960h-lv60 ("layer").
 
-    Its letters are those of facebook/wav2vec2-large-960h.
+    Trained where `prompts` are given. Its letters are those of facebook/wav2vec2-large-960h.
     """
     from transformers import (
-        HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC,
+        HubertConfig,
+        HubertForCTC,
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
     )  # fmt: skip
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +47,7 @@ def wav2vec2(folder, prompts=None, norm="group", kind="wav2vec2", seed=0):
     else:
         model = Wav2Vec2ForCTC(Wav2Vec2Config(**shapes, conv_bias=norm == "layer"))
     if prompts:
-        training.train_wav2vec2(model, extractor, tokenizer, prompts, steps=400, stop=0.05)
+        training.train_wav2vec2(model, extractor, tokenizer, prompts, steps=270, stop=0.1)
     else:
         _livelier(model)
     model.eval().save_pretrained(folder)
@@ -61,7 +66,11 @@ def whisper(folder, seed=0):
     """A Whisper of one layer with bytes as its letters, and all special tokens in their true order."""
     from tokenizers import pre_tokenizers
     from transformers import (
-        GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer,
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizer,
     )  # fmt: skip
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 

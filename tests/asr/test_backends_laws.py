@@ -58,16 +58,17 @@ def pieces():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_text_for_batches_of_48_8_and_1(kind, pieces):
     one = recogniser(kind)
+    # Whisper hears everything as 30 s
+    pieces = pieces[:16] if kind == "whisper" else pieces
     whole = one.transcribe(pieces)
     assert len({each.text for each in whole}) > 12, "a model that says the same of everything would pass anything"
-    order = random.Random(0).sample(range(48), 48)
+    order = random.Random(0).sample(range(len(pieces)), len(pieces))
     eights = {}
-    for start in range(0, 48, 8):
+    for start in range(0, len(pieces), 8):
         places = order[start : start + 8]
         eights.update(zip(places, one.transcribe([pieces[place] for place in places])))
-    assert [eights[place] for place in range(48)] == whole
-    # every third alone: a random transducer is slow
-    assert [one.transcribe([piece])[0] for piece in pieces[::3]] == whole[::3]
+    assert [eights[place] for place in range(len(pieces))] == whole
+    assert [one.transcribe([piece])[0] for piece in pieces[::4]] == whole[::4]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,12 +86,13 @@ def test_pieces_of_any_length(kind, pieces):
 def test_words_have_times_within_their_piece(kind, pieces):
     one = recogniser(kind)
     assert one.has_words
-    some = pieces[4:10]
+    some = pieces[4:8]
     plain, timed = one.transcribe(some), one.transcribe(some, words=True)
     assert [each.text for each in plain] == [each.text for each in timed]
     assert all(each.words is None for each in plain)
     for piece, each in zip(some, timed):
-        assert " ".join(word.word for word in each.words).split() == each.text.split()
+        # Whisper's words begin at punctuation too, and a random one says little else
+        assert "".join("".join(word.word for word in each.words).split()) == "".join(each.text.split())
         starts = [word.start for word in each.words]
         assert starts == sorted(starts)
         assert all(0 <= word.start <= word.end <= len(piece) / 16000 for word in each.words)
@@ -98,11 +100,14 @@ def test_words_have_times_within_their_piece(kind, pieces):
     assert one.transcribe(some) == plain
 
 
-@pytest.mark.parametrize("kind", ["ctc", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["ctc", "rnnt", "tdt", "hybrid", "aed", "wav2vec2"])
 def test_trained_models_know_their_prompts(kind, pieces):
-    found = recogniser(kind).transcribe(pieces[:24])
-    right = [each.text.lower() == prompt.text.lower() for each, prompt in zip(found, models.few())]
-    assert sum(right) >= 16, [each.text for each in found]
+    from tests.asr.training import letters
+
+    prompts = models.few(kind)
+    found = recogniser(kind).transcribe(pieces[: len(prompts)])
+    right = [letters(each.text) == letters(prompt.text) for each, prompt in zip(found, prompts)]
+    assert sum(right) >= len(prompts) * 2 // 3, [each.text for each in found]
 
 
 def test_trained_words_are_where_they_are_said(pieces):
@@ -121,7 +126,8 @@ def test_nemo_says_the_same_by_its_own_transcribe(kind, pieces):
 
     theirs = ASRModel.restore_from(source(kind), map_location="cpu").eval()
     some = [*pieces[:7], pieces[7][:9000]]
-    found = theirs.transcribe(some, batch_size=8, verbose=False)
+    languages = {"source_lang": "en", "target_lang": "en"} if kind == "aed" else {}
+    found = theirs.transcribe(some, batch_size=8, verbose=False, **languages)
     assert [each.text.strip() for each in found] == [each.text for each in recogniser(kind).transcribe(some)]
 
 
@@ -185,7 +191,9 @@ def test_whisper_says_the_same_by_its_own_generate(pieces):
 
 
 def test_settings(pieces):
-    assert recogniser("hybrid", decoder="ctc").transcribe(pieces[:4]) != recogniser("hybrid").transcribe(pieces[:4])
+    by_ctc = recogniser("hybrid", decoder="ctc").transcribe(pieces)
+    assert by_ctc == recogniser("ctc").transcribe(pieces)
+    assert by_ctc != recogniser("hybrid").transcribe(pieces)
     assert recogniser("ctc", precision="bf16").transcribe(pieces[:2])[0].text
     for kind, settings, said in [
         ("ctc", {"decoder": "rnnt"}, "only ctc"),

@@ -1,4 +1,4 @@
-"""The SALM, trained in the test run on 48 real prompts: by heart, whatever the batch; from a folder and from a cache."""
+"""The SALM, trained in the test run on 48 real prompts: by heart, whatever the batch; from a folder and a cache."""
 
 from __future__ import annotations
 

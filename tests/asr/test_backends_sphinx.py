@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,10 +102,8 @@ def test_decoders_end_with_their_caller():
     pid = int(done.stdout)
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        try:
-            if b"sphinx" not in open(f"/proc/{pid}/cmdline", "rb").read():
-                break
-        except FileNotFoundError:
+        command = Path(f"/proc/{pid}/cmdline")
+        if not command.exists() or b"sphinx" not in command.read_bytes():
             break
         time.sleep(0.1)
     else:

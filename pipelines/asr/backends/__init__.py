@@ -27,7 +27,9 @@ def load(backend: str, model: str, settings: Settings, resources: Resources) -> 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     found = locate.locate(model)
     if found.backend != backend:
-        raise UsageError(f"The model {model} is run by {found.backend}, not by {backend}: it changed since the run began.")
+        raise UsageError(
+            f"The model {model} is run by {found.backend}, not by {backend}: it changed since the run began."
+        )
     if backend == "pocketsphinx":
         from pipelines.asr.backends import pocketsphinx
 

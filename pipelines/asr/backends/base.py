@@ -74,8 +74,9 @@ def audible(
 
 
 def within(words: Sequence[Word], seconds: float) -> list[Word]:
-    """Words whose times lie inside their piece, rounded to milliseconds."""
+    """Words whose times lie inside their piece, in whole milliseconds."""
     kept = []
+    seconds = int(seconds * 1000) / 1000
     for word in words:
         start = min(max(float(word.start), 0.0), seconds)
         kept.append(Word(round(start, 3), round(min(max(float(word.end), start), seconds), 3), word.word))

@@ -109,7 +109,9 @@ def _config(folder: Path) -> dict[str, Any]:
             "Give the folder that holds the model's config.json, or the .nemo file."
         ) from None
     except (ValueError, OSError) as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {error}. Fetch the model's folder again.") from None
+        raise UsageError(
+            f"{folder / 'config.json'} cannot be read: {error}. Fetch the model's folder again."
+        ) from None
     return found if isinstance(found, dict) else {}
 
 

@@ -1,7 +1,7 @@
 """CTC recognisers of transformers, in batches that change nothing.
 
-Models whose first convolution is normalised over time (`feat_extract_norm: group`: wav2vec2-base, -large-960h) hear the
-padding of a batch too: transformers runs them without a mask, and their text then depends on the longest recording
+Models whose first convolution is normalised over time (`feat_extract_norm: group`: wav2vec2-base, -large-960h) hear
+the padding of a batch too: transformers runs them without a mask, and their text then depends on the longest recording
 beside them. Here that normalisation leaves the padding out, and every layer is given the mask.
 """
 
@@ -78,7 +78,9 @@ class Ctc:
         self._processor = _processor(folder)
         self._tokenizer = self._processor.tokenizer
         self._blank = int(model.config.pad_token_id)
-        self._step_s = float(np.prod(model.config.conv_stride)) / RATE if hasattr(model.config, "conv_stride") else 0.02
+        self._step_s = (
+            float(np.prod(model.config.conv_stride)) / RATE if hasattr(model.config, "conv_stride") else 0.02
+        )
         self._batches = model.config.model_type in _EXACT
         self._norm = self._masked_norm() if self._batches else None
 
@@ -96,10 +98,7 @@ class Ctc:
         return audible(pieces, words, lambda some: self._recognise(some, words))
 
     def _recognise(self, pieces: list[Float32], words: bool) -> list[Transcript]:
-        if self._batches:
-            rows = self._batch(pieces)
-        else:
-            rows = [self._one(piece) for piece in pieces]
+        rows = self._batch(pieces) if self._batches else [self._one(piece) for piece in pieces]
         return [self._transcript(ids, words, len(piece) / RATE) for ids, piece in zip(rows, pieces)]
 
     @torch.inference_mode()
@@ -127,7 +126,9 @@ class Ctc:
     def _one(self, piece: Float32) -> list[int]:
         """As transformers prepares and runs a single recording."""
         inputs = self._processor(piece, sampling_rate=RATE, return_tensors="pt").to(self._place.device)
-        inputs = {name: each.to(self._place.dtype) if each.is_floating_point() else each for name, each in inputs.items()}
+        inputs = {
+            name: each.to(self._place.dtype) if each.is_floating_point() else each for name, each in inputs.items()
+        }
         ids: list[int] = self._model(**inputs).logits[0].argmax(dim=-1).tolist()
         return ids
 
@@ -136,7 +137,9 @@ class Ctc:
             return Transcript(self._tokenizer.decode(ids).strip())
         found = self._tokenizer.decode(ids, output_word_offsets=True)
         step = self._step_s if self._batches else seconds / max(1, len(ids))
-        spans = [Word(each["start_offset"] * step, each["end_offset"] * step, each["word"]) for each in found.word_offsets]
+        spans = [
+            Word(each["start_offset"] * step, each["end_offset"] * step, each["word"]) for each in found.word_offsets
+        ]
         return Transcript(found.text.strip(), within(spans, seconds))
 
     def close(self) -> None:

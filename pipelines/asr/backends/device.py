@@ -36,7 +36,7 @@ def choose(precision: str, resources: Resources) -> Place:
         raise EnvironmentNotFit(
             f"This task was given {resources.gpus} GPU, and torch {torch.__version__} cannot use it: the environment "
             "has the build for CPUs, or the driver is too old. Make the environment on a node with a GPU, or with "
-            f"VOXARRAY_TORCH=cuda (`./voxarray env create asr`); to run on the CPU all the same, export {VARIABLE}=cpu."
+            f"VOXARRAY_TORCH=cuda (`./voxarray env create asr`); to run on the CPU all the same: {VARIABLE}=cpu."
         )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")

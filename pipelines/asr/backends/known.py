@@ -67,7 +67,7 @@ def how_to_fetch(name: str, cache: Path, fault: str) -> str:
         f"The model {name} is not on this machine: {fault}. Nothing is downloaded on the way of a run. Where there is "
         f"internet, with HF_HOME set to a folder that the compute nodes see too, run `{'` and `'.join(commands)}`"
         f"{size}; `hf` is in the environment asr (`./voxarray env list` says where). That puts them into "
-        f"$HF_HOME/hub (here {cache}), from where they may also be copied. Or lay those files into one folder and give "
+        f"$HF_HOME/hub (here {cache}), from where they may be copied. Or lay those files into one folder and give "
         f"that: --model FOLDER{_salm_layout(model)}."
     )
 
@@ -83,7 +83,7 @@ def how_to_complete_salm(name: str, folder: Path, language_model: str, lacking: 
     return (
         f"The model {name} in {folder} cannot be loaded without its language model's tokenizer and shape: of "
         f"{language_model} it lacks {', '.join(lacking)} (a few MB; its weights are in the model's own file). Where "
-        f"there is internet, `hf download {language_model} {_LLM_FILES}` puts them into the hub's cache (here {cache}; "
+        f"there is internet, `hf download {language_model} {_LLM_FILES}` puts them into the hub's cache ({cache}; "
         f"HF_HOME names another). Or copy the tokenizer's files to {folder}, and its config.json to "
         f"{folder / 'llm_backbone' / 'config.json'}."
     )

@@ -8,7 +8,7 @@ import torch
 from transformers import StoppingCriteria
 
 
-class RowLimits(StoppingCriteria):  # type: ignore[misc]
+class RowLimits(StoppingCriteria):
     """Ends each row after as many tokens as its own limit says, so that its text does not depend on the batch's."""
 
     def __init__(self, limits: Sequence[int], on: torch.device) -> None:
@@ -16,7 +16,7 @@ class RowLimits(StoppingCriteria):  # type: ignore[misc]
         self.begun: Optional[int] = None
         """How many tokens the sequences held before the first was generated; None until then."""
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         """Which rows (batch,) of the sequences (batch, tokens) are done; called after every token."""
         if self.begun is None:
             self.begun = input_ids.shape[1] - 1

@@ -15,7 +15,7 @@ from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_o
 from omegaconf import open_dict
 
 from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import Settings, Transcript, Word, audible, within
+from pipelines.asr.backends.base import Backend, Settings, Transcript, Word, audible, within
 from pipelines.asr.backends.locate import Model
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
@@ -127,7 +127,7 @@ class Transducer:
         del self._model
 
 
-def load(found: Model, settings: Settings, resources: Resources) -> Any:
+def load(found: Model, settings: Settings, resources: Resources) -> Backend:
     """The recogniser of a .nemo file or of its extracted folder. UsageError: it is of a kind that is not run here."""
     place = device.choose(settings.get("precision", "auto"), resources)
     nemo_model.quiet()

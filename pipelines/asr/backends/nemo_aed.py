@@ -108,9 +108,7 @@ class MultiTask:
         if len(ids) > limit:
             kept = ids[: max(0, limit)]
             hypothesis.y_sequence = kept
-            hypothesis.text = self._model.decoding.decode_tokens_to_str(
-                kept.tolist() if isinstance(kept, torch.Tensor) else list(kept)
-            )
+            hypothesis.text = self._model.decoding.decode_ids_to_str([int(each) for each in kept])
 
     def _align(self, hypotheses: list[Any], waiting: Sequence[Ready]) -> None:
         """Add word times to hypotheses that have a text, by aligning it with the CTC model's output."""

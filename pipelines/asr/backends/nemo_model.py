@@ -40,7 +40,7 @@ def placed(model: Any, place: Place) -> Any:
 
 
 def verify_weights(model: torch.nn.Module, found: Model) -> None:
-    """UsageError where a folder's model.safetensors lacks weights: loading would leave those random, without a word."""
+    """UsageError where a folder's model.safetensors lacks weights: loading would leave those random."""
     if found.path is None:
         return
     with (found.path / "model.safetensors").open("rb") as file:

@@ -1,4 +1,4 @@
-"""The process of one PocketSphinx decoder: pieces come on standard input, a JSON line for each goes to standard output.
+"""The process of one PocketSphinx decoder: pieces come on standard input, a JSON line for each goes to its output.
 
 A piece is its length in bytes (int64, little-endian) and its samples (int16, 16 kHz). The end of the input, which is
 also the death of whoever wrote to it, ends the process.

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.asr.backends import contents, device
-from pipelines.asr.backends.base import Settings
+from pipelines.asr.backends.base import Backend, Settings
 from pipelines.asr.backends.locate import Model
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Resources
 
 
-def load(found: Model, settings: Settings, resources: Resources) -> Any:
+def load(found: Model, settings: Settings, resources: Resources) -> Backend:
     """The recogniser of a folder. UsageError: its weights are not all there."""
     from transformers.utils import logging
 
