@@ -9,7 +9,7 @@ from typing import Any, Optional, Sequence
 from pipelines.core.errors import UsageError
 from pipelines.core.manifest import Item, items
 from pipelines.core.pipeline import Parameters
-from pipelines.units import models, naming, packed
+from pipelines.units import models, naming, packed, voices
 from pipelines.units import options as units
 
 AUDIO, UNITS = "audio", "units"
@@ -115,32 +115,7 @@ def _voice(options: argparse.Namespace, chosen: Parameters) -> dict[str, Any]:
                 raise UsageError(f"--{flag} belongs to a vocoder with several; {GRIFFIN_LIM} has none.")
         return {"vocoder": name, "vocoder_digest": None, "speaker": None, "style": None}
     info = models.describe(name, "hifigan")
-    size = info.config["vocabulary_size"]
-    if size != chosen["vocabulary_size"]:
-        raise UsageError(
-            f"The vocoder {info.name} speaks {size:,} different units, and {chosen['units']} has "
-            f"{chosen['vocabulary_size']:,}: it was trained on others, and would speak noise. Name the vocoder of "
-            "these units with --vocoder, or the units of this vocoder with --units."
-        )
-    speaker = _one_of("speaker", options.speaker, info.config.get("speakers"), info.name)
-    style = _one_of("style", options.style, info.config.get("styles"), info.name)
+    voices.verify_fit(info, chosen)
+    speaker = voices.number_of("speaker", options.speaker, info.config.get("speakers") or (), info.name)
+    style = voices.number_of("style", options.style, info.config.get("styles") or (), info.name)
     return {"vocoder": str(info.folder), "vocoder_digest": info.digest, "speaker": speaker, "style": style}
-
-
-def _one_of(kind: str, asked: Optional[str], names: Optional[Sequence[str]], vocoder: str) -> Optional[int]:
-    """The number of a speaker or style; None where the vocoder has but one."""
-    if not names:
-        if asked is not None:
-            raise UsageError(f"The vocoder {vocoder} has a single {kind}; leave --{kind} out.")
-        return None
-    if asked is None:
-        return 0
-    if asked in names:
-        return list(names).index(asked)
-    if asked.isdigit() and int(asked) < len(names):
-        return int(asked)
-    some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    raise UsageError(
-        f"The vocoder {vocoder} has no {kind} {asked!r}. It has {len(names)}: {some} (or a number from 0 "
-        f"to {len(names) - 1})."
-    )

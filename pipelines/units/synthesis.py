@@ -10,12 +10,13 @@ import torch
 
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
-from pipelines.core.errors import ItemError, UsageError, listed
+from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.pipeline import Parameters
 from pipelines.units import device, models
 from pipelines.units.codebook import Codebook
 from pipelines.units.griffin_lim import Block, GriffinLim, blocks
 from pipelines.units.vocoder import CodeHiFiGan, beyond_vocabulary
+from pipelines.units.voices import number_of, verify_fit
 
 Units = npt.NDArray[np.uint16]
 
@@ -178,33 +179,3 @@ def _refuse_other(info: models.ModelInfo, digest: Optional[str]) -> None:
             "imported anew since. Give the command again (with the model as it is now, that is another run), or put "
             "the earlier model back."
         )
-
-
-def verify_fit(info: models.ModelInfo, parameters: Parameters) -> None:
-    """Raise UsageError where a vocoder knows another number of units than the quantizer gives."""
-    size, given = info.config["vocabulary_size"], parameters.get("vocabulary_size")
-    if given is not None and given != size:
-        raise UsageError(
-            f"The vocoder {info.name} speaks {size:,} different units, and the quantizer "
-            f"{parameters.get('units', '')} gives {given:,}: it was trained on others, and would speak noise. Name "
-            "the vocoder of these units with --vocoder, or the units of this vocoder with --units."
-        )
-
-
-def number_of(what: str, given: Union[str, int, None], names: Sequence[str], vocoder: str) -> Optional[int]:
-    """The number of a speaker or style given by name or number; None: the first, or none. Raises UsageError."""
-    if not names:
-        if given is not None:
-            raise UsageError(f"The vocoder {vocoder} has a single {what}; leave --{what} out.")
-        return None
-    if given is None:
-        return 0
-    if given in names:
-        return list(names).index(str(given))
-    number = int(given) if isinstance(given, int) or given.isdecimal() else len(names)
-    if not 0 <= number < len(names):
-        raise UsageError(
-            f"The vocoder {vocoder} has no {what} {given!r}. It has {len(names)}: {listed(names, len(names))}. Give "
-            f"one by name, or by number from 0 to {len(names) - 1}."
-        )
-    return number

@@ -133,10 +133,10 @@ def test_another_speaker_is_another_voice(stage, rows):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--speaker", "nobody"], "has no speaker 'nobody'. It has 3: ex01, ex02, lj"),
-        (["--style", "7"], "has no style '7'. It has 2: read-default, read-happy"),
-        (["--vocoder", "griffin-lim"], "which it cannot undo"),
-        (["--vocoder", "other-hifigan"], "speaks 7 different units, and weight-norm-km has 50"),
+        (["--speaker", "nobody"], "has no speaker 'nobody'. It has 3: ex01; ex02; lj"),
+        (["--style", "7"], "has no style '7'. It has 2: read-default; read-happy"),
+        (["--vocoder", "griffin-lim"], "cannot undo"),
+        (["--vocoder", "other-hifigan"], "speaks 7 different units, and the quantizer weight-norm-km gives 50"),
         (["--vocoder", "weight-norm"], "is an encoder (HuBERT), and a vocoder"),
     ],
 )
