@@ -167,3 +167,9 @@ def test_libraries_do_not_print():
         tree = parsed(path)
         mains = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
         assert printing(tree) <= {line for main in mains for line in printing(main)}, path
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by their bare names."""
+    names = [path.name for path in files("tests") if path.name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names)
