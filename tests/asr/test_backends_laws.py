@@ -128,7 +128,8 @@ def test_nemo_says_the_same_by_its_own_transcribe(kind, pieces):
     some = [*pieces[:7], pieces[7][:9000]]
     languages = {"source_lang": "en", "target_lang": "en"} if kind == "aed" else {}
     found = theirs.transcribe(some, batch_size=8, verbose=False, **languages)
-    assert [each.text.strip() for each in found] == [each.text for each in recogniser(kind).transcribe(some)]
+    for theirs_, ours in zip(found, recogniser(kind).transcribe(some)):
+        assert theirs_.text.strip() == ours.text or (ours.flagged and theirs_.text.strip().startswith(ours.text))
 
 
 @pytest.mark.parametrize("kind", ["ctc", "tdt"])

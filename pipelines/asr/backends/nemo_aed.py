@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from nemo.collections.asr.parts.utils.timestamp_utils import (
@@ -12,7 +12,7 @@ from nemo.collections.asr.parts.utils.timestamp_utils import (
 )
 
 from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import Transcript, audible
+from pipelines.asr.backends.base import Transcript, Word, audible
 from pipelines.asr.backends.nemo import Ready, ready, words_of
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import UsageError
@@ -68,22 +68,30 @@ class MultiTask:
         waiting = [ready(piece) for piece in pieces]
         signal, lengths = device.padded([piece.samples for piece in waiting], self._device)
         stamped = words and self._stamps
-        best = self._decoded(signal, lengths, stamped)
-        texts = [each.text for each in best]
+        best, limits = self._decoded(signal, lengths, stamped)
+        flags = [self._shorten(each, limit) for each, limit in zip(best, limits)]
         if stamped:
             best = process_aed_timestamp_outputs(best, self._model.encoder.subsampling_factor, self._step_s)
-            texts = [each.text for each in best]
         elif words and self._aligner is not None:
             self._align(best, waiting)
-        if not words or not self.has_words:
-            return [Transcript(text.strip()) for text in texts]
         return [
-            Transcript(text.strip(), words_of(each.timestamp["word"] if each.timestamp else [], piece))
-            for text, each, piece in zip(texts, best, waiting)
+            Transcript(each.text.strip(), self._words(each, piece) if words else None, flag)
+            for each, piece, flag in zip(best, waiting, flags)
         ]
 
-    def _decoded(self, signal: torch.Tensor, lengths: torch.Tensor, stamped: bool) -> list[Any]:
-        """The best hypothesis of each row, none longer than it would be in a batch of its own."""
+    def _words(self, hypothesis: Any, piece: Ready) -> Optional[list[Word]]:
+        if not self.has_words:
+            return None
+        return words_of(hypothesis.timestamp["word"] if hypothesis.timestamp else [], piece)
+
+    def _decoded(
+        self, signal: torch.Tensor, lengths: torch.Tensor, stamped: bool
+    ) -> tuple[list[Any], list[Optional[int]]]:
+        """The best hypothesis of each row, and how many tokens it may have.
+
+        NeMo allows the batch's longest row so many tokens more than it has frames, and all others as many: alone, a
+        row would end earlier.
+        """
         model = self._model
         _, frames, states, mask = model.forward(input_signal=signal, input_signal_length=lengths)
         prompt = self._prompts[stamped].repeat(len(signal), 1)
@@ -91,24 +99,19 @@ class MultiTask:
             encoder_hidden_states=states, encoder_input_mask=mask, decoder_input_ids=prompt, return_hypotheses=True
         )
         best = [each[0] if isinstance(each, list) else each for each in found]
-        spare = self._spare()
-        if spare is not None:
-            for each, count in zip(best, frames.tolist()):
-                self._shorten(each, count + spare - prompt.shape[1])
-        return best
+        spare = model.cfg.decoding.get(model.cfg.decoding.strategy, {}).get("max_generation_delta", -1)
+        if spare < 0:
+            return best, [None] * len(best)
+        return best, [max(1, count + spare - prompt.shape[1]) for count in frames.tolist()]
 
-    def _spare(self) -> Any:
-        """How many tokens more than frames a text may have: NeMo counts from the batch's longest; None: no limit."""
-        strategy = self._model.cfg.decoding.strategy
-        delta = self._model.cfg.decoding.get(strategy, {}).get("max_generation_delta", -1)
-        return delta if delta >= 0 else None
-
-    def _shorten(self, hypothesis: Any, limit: int) -> None:
-        ids = hypothesis.y_sequence
-        if len(ids) > limit:
-            kept = ids[: max(0, limit)]
-            hypothesis.y_sequence = kept
-            hypothesis.text = self._model.decoding.decode_ids_to_str([int(each) for each in kept])
+    def _shorten(self, hypothesis: Any, limit: Optional[int]) -> Optional[str]:
+        """Cut a text that is too long; what to say about it."""
+        ids = [int(each) for each in hypothesis.y_sequence]
+        if limit is None or len(ids) <= limit:
+            return None
+        hypothesis.y_sequence = ids[:limit]
+        hypothesis.text = self._model.decoding.decode_ids_to_str(ids[:limit])
+        return f"the text did not end within {limit} tokens"
 
     def _align(self, hypotheses: list[Any], waiting: Sequence[Ready]) -> None:
         """Add word times to hypotheses that have a text, by aligning it with the CTC model's output."""

@@ -73,7 +73,7 @@ class Salm:
             self._perception, signal, lengths, chunk_size_seconds=self._chunk_s, sampling_rate=RATE
         )
         embedded, mask = self._with_prompt(heard)
-        limits = [len(frames) + _SPARE_TOKENS for frames in heard]
+        limits = [max(1, len(frames) + _SPARE_TOKENS) for frames in heard]
         ids = self._llm.generate(
             inputs_embeds=embedded,
             attention_mask=mask,
