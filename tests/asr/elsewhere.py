@@ -31,6 +31,8 @@ PYTEST = (
 MARK = "environment"
 VARIABLE = "VOXARRAY_TESTS_IN"
 """The environment that this process is in for the tests that ask for one."""
+HERE = os.environ.get(VARIABLE)
+"""Read once: tests may take the suite's variables away."""
 
 
 class Borrowed:
@@ -89,7 +91,7 @@ class Elsewhere:
 def wanted(item):
     """The environment that a test asks for, if it is another than this one."""
     mark = item.get_closest_marker(MARK)
-    return None if mark is None or os.environ.get(VARIABLE) == mark.args[0] else mark.args[0]
+    return None if mark is None or HERE == mark.args[0] else mark.args[0]
 
 
 class Remote:
