@@ -91,7 +91,7 @@ class Elsewhere:
 def wanted(item):
     """The environment that a test asks for, if it is another than this one."""
     mark = item.get_closest_marker(MARK)
-    return None if mark is None or HERE == mark.args[0] else mark.args[0]
+    return None if mark is None or mark.args[0] == HERE else mark.args[0]
 
 
 class Remote:
