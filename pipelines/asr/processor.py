@@ -137,9 +137,10 @@ def stitched(found: Iterable[tuple[Piece, Transcript]], with_segments: bool, wit
     for piece, transcript in found:
         checked = loops.check(transcript.text.strip(), piece.duration)
         flags += [flag for flag in (checked.flag, transcript.flagged) if flag is not None]
-        if checked.text:
-            texts.append(checked.text)
-            segments.append({"start": round(piece.start, 3), "end": round(piece.end, 3), "text": checked.text})
+        text = " ".join(checked.text.split())
+        if text:
+            texts.append(text)
+            segments.append({"start": round(piece.start, 3), "end": round(piece.end, 3), "text": text})
         said = transcript.words or []
         for place in loops.kept_words(transcript.text.strip(), [word.word for word in said], checked):
             word = said[place]
