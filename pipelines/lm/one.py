@@ -59,6 +59,7 @@ def train(order: Order, stopping: Callable[[], bool]) -> None:
     _log_data(corpus, parts)
     settings = {**order.settings, "vocabulary_size": corpus.vocabulary_size}
     progress = training.Trainer(corpus, parts, settings, folder, on, stopping).run()
+    parallel.wait()
     trained = files.describe(folder / files.BEST)
     model = files.load(trained, on)
     test = {}

@@ -56,6 +56,12 @@ def total(model: nn.Module, nats: Tensor, stop: bool) -> tuple[Tensor, bool]:
     return flat[-2], bool(flat[-1] > 0)
 
 
+def wait() -> None:
+    """Go on once all processes are here: what the first wrote before is then there for the others."""
+    if size() > 1:
+        distributed.barrier()
+
+
 def added(value: float, device: torch.device) -> float:
     """The sum of a value over all processes."""
     if size() == 1:

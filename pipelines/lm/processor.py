@@ -53,7 +53,7 @@ class LmProcessor:
         )
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder.with_name(f".{folder.name}.lock"), _WAIT_S, f"The training in {folder}"):
-            checkpoint.claim(folder, Run.open(fields["run"]).plan.created)
+            checkpoint.claim(folder, _stamp(fields["run"]))
             store.replace(folder / one.ORDER, store.pretty(order))
             if self._processes > 1:
                 self._in_processes(folder)
@@ -79,3 +79,9 @@ class LmProcessor:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+def _stamp(run_id: str) -> str:
+    """What tells a run from one of the same id that --fresh moved aside."""
+    run = Run.open(run_id)
+    return f"{run.plan.created}-{store.sha256_of(run.folder / 'run.json')[:8]}"
