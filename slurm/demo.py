@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 from pipelines.core import paths, store
 from pipelines.core.errors import DONE, SOME_FAILED, EnvironmentNotFit, UsageError
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = flags.Parser(
         prog="voxarray demo",
         description="Make a small corpus (nothing is downloaded), or take yours, and run the chain on it on this "
-        "machine: voice activity, transcripts, discrete units, resynthesis.",
+        "machine: voice activity, transcripts, discrete units, resynthesis, a language model.",
     )
     parser.add_argument("directory", metavar="DIR", nargs="?", help="your recordings (default: a synthetic corpus)")
     options = parser.parse(arguments)
@@ -54,30 +54,53 @@ def main(arguments: Sequence[str]) -> int:
     return worst
 
 
-def chain(corpus: Path, stem: Path) -> list[Step]:
-    """The steps of the demo over a corpus; outputs begin with `stem`."""
+def chain(corpus: Path, stem: Path) -> Iterator[Step]:
+    """The steps of the demo over a corpus, each made when it is its turn; outputs begin with `stem`."""
     manifest = f"{stem}.json"
     units = ["--units", "logmel-kmeans-100", "--root", str(corpus)]
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem.name).strip("._-") or "demo"
-    return [
-        Step("Voice activity: who speaks when", ["vad", str(corpus), str(stem)], lambda: show(stem)),
-        Step(
-            "Transcripts: PocketSphinx needs no download, and is for trying things out; name a model for work",
-            ["asr", manifest, "--model", "pocketsphinx"],
-            lambda: show_texts(corpus, stem),
-        ),
-        Step(
-            "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the "
-            "baseline that HuBERT's units beat)",
-            ["encode", manifest, name, *units],
-            lambda: show_units(name),
-        ),
-        Step(
-            "Resynthesis: the units said again (Griffin-Lim: the words are there, the voice is a robot's)",
-            ["sts", manifest, f"{name}-resynthesised", *units],
-            lambda: show_speech(f"{name}-resynthesised", stem),
-        ),
-    ]
+    yield Step("Voice activity: who speaks when", ["vad", str(corpus), str(stem)], lambda: show(stem))
+    yield Step(
+        "Transcripts: PocketSphinx needs no download, and is for trying things out; name a model for work",
+        ["asr", manifest, "--model", "pocketsphinx"],
+        lambda: show_texts(corpus, stem),
+    )
+    yield Step(
+        "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the baseline "
+        "that HuBERT's units beat)",
+        ["encode", manifest, name, *units],
+        lambda: show_units(name),
+    )
+    yield Step(
+        "Resynthesis: the units said again (Griffin-Lim: the words are there, the voice is a robot's)",
+        ["sts", manifest, f"{name}-resynthesised", *units],
+        lambda: show_speech(f"{name}-resynthesised", stem),
+    )
+    yield Step(
+        "A language model of the units, as small as the corpus: it learns what a minute or two can teach",
+        ["lm", manifest, "--raw", *_SMALL_MODEL],
+        lambda: None,
+    )
+    model = max(
+        (paths.home() / "output" / "checkpoints").glob(f"{stem.name}-*"), key=lambda path: path.stat().st_mtime
+    )
+    sampled = f"{name}-sampled"
+    yield Step(
+        "Units that nobody said, drawn from it",
+        ["sample", str(model), sampled, "--items", "3", "--max-units", "300"],
+        lambda: show_units(sampled),
+    )
+    yield Step(
+        "And what they sound like: babble, in the corpus's voices",
+        ["sts", str(paths.metadata() / f"{sampled}.json"), sampled, "--from", "units"],
+        lambda: print(f"\nTo listen to: {paths.home() / 'output' / sampled}"),
+    )
+
+
+_SMALL_MODEL = (
+    *("--embedding-dim", "64", "--hidden-size", "128", "--num-layers", "1", "--learning-rate", "0.005"),
+    *("--num-epochs", "40", "--batch-size", "4", "--warmup-steps", "20"),
+)
 
 
 def show_texts(corpus: Path, stem: Path) -> None:
