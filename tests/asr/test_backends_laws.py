@@ -125,26 +125,32 @@ def test_nemo_says_the_same_by_its_own_transcribe(kind, pieces):
     from nemo.collections.asr.models import ASRModel
 
     theirs = ASRModel.restore_from(source(kind), map_location="cpu").eval()
-    some = [*pieces[:7], pieces[7][:9000]]
+    files = [str(prompt.path) for prompt in models.known()]
     languages = {"source_lang": "en", "target_lang": "en"} if kind == "aed" else {}
-    found = theirs.transcribe(some, batch_size=8, verbose=False, **languages)
-    for theirs_, ours in zip(found, recogniser(kind).transcribe(some)):
-        assert theirs_.text.strip() == ours.text or (ours.flagged and theirs_.text.strip().startswith(ours.text))
+    found = [each.text.strip() for each in theirs.transcribe(files, batch_size=8, verbose=False, **languages)]
+    ours = recogniser(kind).transcribe(pieces)
+    assert sum(bool(each.flagged) for each in ours) < 24
+    for text, each in zip(found, ours):
+        assert text == each.text or (each.flagged and text.startswith(each.text))
 
 
-@pytest.mark.parametrize("kind", ["ctc", "tdt"])
+@pytest.mark.parametrize("kind", ["ctc", "tdt", "aed-aligned"])
 def test_nemo_gives_the_same_times(kind, pieces):
     from nemo.collections.asr.models import ASRModel
 
     theirs = ASRModel.restore_from(source(kind), map_location="cpu").eval()
-    some = [piece for piece in pieces if len(piece) >= 16000][:6]
-    for ours, each in zip(
-        recogniser(kind).transcribe(some, words=True),
-        theirs.transcribe(some, batch_size=6, timestamps=True, verbose=False),
-    ):
-        stamps = [(word["word"], word["start"]) for word in each.timestamp["word"]]
+    files = [str(prompt.path) for prompt in models.known()[:8]]
+    languages = {"source_lang": "en", "target_lang": "en"} if kind == "aed-aligned" else {}
+    found = theirs.transcribe(files, batch_size=8, timestamps=True, verbose=False, **languages)
+    for ours, each, piece in zip(recogniser(kind).transcribe(pieces[:8], words=True), found, pieces):
+        if ours.flagged:
+            continue
+        # what NeMo says of a Canary's short recording counts the silence that it puts around it
+        before = max(0, 16000 - len(piece)) // 2 / 16000 if kind == "aed-aligned" else 0
+        stamps = [(word["word"], word["start"] - before) for word in each.timestamp["word"] if word["start"] >= 0]
         assert [word.word for word in ours.words] == [word for word, _ in stamps]
-        assert np.allclose([word.start for word in ours.words], [start for _, start in stamps], atol=1e-3)
+        starts = [min(max(start, 0), len(piece) / 16000) for _, start in stamps]
+        assert np.allclose([word.start for word in ours.words], starts, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-layer", "hubert"])

@@ -49,7 +49,7 @@ def fit(parameters, loss_of_batch, count, *, steps, peak, stop):
 
 
 def lengthened(rows):
-    """With silence around what is shorter than a second, as NeMo's `transcribe` has it."""
+    """With silence around what is shorter than a second, as NeMo's `transcribe` has it for a Canary."""
     lacking = [max(0, corpus.RATE - len(row)) for row in rows]
     return [torch.nn.functional.pad(row, (each // 2, each - each // 2)) for row, each in zip(rows, lacking)]
 
@@ -57,7 +57,7 @@ def lengthened(rows):
 def nemo_batches(model, prompts):
     """Samples and tokens of prompts for a NeMo model."""
     texts = [torch.tensor(model.tokenizer.text_to_ids(prompt.text.lower())) for prompt in prompts]
-    return lengthened(waves(prompts)), texts
+    return waves(prompts), texts
 
 
 def train_ctc(model, data, steps, stop):
@@ -128,11 +128,11 @@ def train_salm(model, prompts, steps, stop):
 # -- models that share the trained CTC model's encoder: what comes after it learns in seconds
 
 
-def encoded(model, ctc, prompts):
-    """What the CTC model's encoder, put into `model`, hears of the prompts: (prompt, width, frames), and frames."""
+def encoded(model, ctc, heard):
+    """What the CTC model's encoder, put into `model`, makes of waves: (wave, width, frames), and frames of each."""
     model.encoder.load_state_dict(ctc.encoder.state_dict())
     model.eval()
-    signal, lengths = padded(lengthened(waves(prompts)))
+    signal, lengths = padded(heard)
     with torch.no_grad():
         features, counts = ctc.preprocessor(input_signal=signal, length=lengths)
         return model.encoder(audio_signal=features, length=counts)
@@ -151,7 +151,7 @@ def alignments(ctc, heard, frames):
 
 def train_transducer(model, ctc, prompts, durations=None):
     """Teach an RNN-T or TDT to say each token where the CTC model says it: one path instead of the sum over all."""
-    heard, frames = encoded(model, ctc, prompts)
+    heard, frames = encoded(model, ctc, waves(prompts))
     spoken = alignments(ctc, heard, frames)
     blank = model.decoder.blank_idx
     paths = [_path(tokens, count, blank, durations) for tokens, count in zip(spoken, frames.tolist())]
@@ -190,7 +190,7 @@ def _path(tokens, count, blank, durations):
 
 def train_decoder(model, ctc, prompts):
     """Teach the decoder of a Canary the prompts' texts."""
-    heard, frames = encoded(model, ctc, prompts)
+    heard, frames = encoded(model, ctc, lengthened(waves(prompts)))
     mask = (torch.arange(heard.shape[2]) < frames[:, None]).float()
     ids, said = [], []
     for prompt in prompts:

@@ -6,9 +6,8 @@ a manifest in a temporary folder and a new data loader at each call.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
-import numpy as np
 import torch
 from nemo.collections.asr import models
 from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_outputs
@@ -22,36 +21,19 @@ from pipelines.audio.resample import Float32
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Resources
 
-_AT_LEAST = RATE
-"""NeMo puts silence around anything shorter than a second; its models were trained so."""
 DECODERS = ("rnnt", "ctc")
 _GREEDY = {"greedy": "greedy_batch"}
 """The same result, for the whole batch at once."""
 
 
-class Ready(NamedTuple):
-    """A piece with the silence that makes it long enough, and the seconds of it that stand before."""
-
-    samples: Float32
-    before_s: float
-    seconds: float
-
-
-def ready(piece: Float32) -> Ready:
-    """A piece as NeMo's own `transcribe` would hear it."""
-    lacking = max(0, _AT_LEAST - len(piece))
-    before = lacking // 2
-    return Ready(np.pad(piece, (before, lacking - before)) if lacking else piece, before / RATE, len(piece) / RATE)
-
-
-def words_of(entries: Sequence[Any], piece: Ready) -> list[Word]:
-    """NeMo's word stamps as seconds of the piece itself."""
+def words_of(entries: Sequence[Any], seconds: float, before_s: float = 0.0) -> list[Word]:
+    """NeMo's word stamps, of a piece of so many seconds that so much silence was put before."""
     found = [
-        Word(entry["start"] - piece.before_s, entry["end"] - piece.before_s, entry["word"])
+        Word(entry["start"] - before_s, entry["end"] - before_s, entry["word"])
         for entry in entries
         if entry["start"] >= 0
     ]
-    return within(found, piece.seconds)
+    return within(found, seconds)
 
 
 class Transducer:
@@ -94,16 +76,15 @@ class Transducer:
 
     @torch.inference_mode()
     def _recognise(self, pieces: list[Float32]) -> list[Transcript]:
-        waiting = [ready(piece) for piece in pieces]
-        signal, lengths = device.padded([piece.samples for piece in waiting], self._device)
+        signal, lengths = device.padded(pieces, self._device)
         found = self._hypotheses(signal, lengths)
         best = [each[0] if isinstance(each, list) else each for each in found]
         if not self._timed:
             return [Transcript(each.text.strip()) for each in best]
         best = process_timestamp_outputs(best, self._model.encoder.subsampling_factor, self._step_s)
         return [
-            Transcript(each.text.strip(), words_of(each.timestamp["word"], piece))
-            for each, piece in zip(best, waiting)
+            Transcript(each.text.strip(), words_of(each.timestamp["word"], len(piece) / RATE))
+            for each, piece in zip(best, pieces)
         ]
 
     def _hypotheses(self, signal: torch.Tensor, lengths: torch.Tensor) -> Sequence[Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
+import numpy as np
 import torch
 from nemo.collections.asr.parts.utils.timestamp_utils import (
     get_forced_aligned_timestamps_with_external_model,
@@ -13,9 +14,28 @@ from nemo.collections.asr.parts.utils.timestamp_utils import (
 
 from pipelines.asr.backends import device, nemo_model
 from pipelines.asr.backends.base import Transcript, Word, audible
-from pipelines.asr.backends.nemo import Ready, ready, words_of
+from pipelines.asr.backends.nemo import words_of
+from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import UsageError
+
+_AT_LEAST = RATE
+"""NeMo puts silence around anything shorter than a second that these models are to hear."""
+
+
+class Ready(NamedTuple):
+    """A piece with the silence that makes it long enough, and the seconds of it that stand before."""
+
+    samples: Float32
+    before_s: float
+    seconds: float
+
+
+def ready(piece: Float32) -> Ready:
+    """A piece as NeMo's own `transcribe` would hear it."""
+    lacking = max(0, _AT_LEAST - len(piece))
+    before = lacking // 2
+    return Ready(np.pad(piece, (before, lacking - before)) if lacking else piece, before / RATE, len(piece) / RATE)
 
 
 class MultiTask:
@@ -82,7 +102,8 @@ class MultiTask:
     def _words(self, hypothesis: Any, piece: Ready) -> Optional[list[Word]]:
         if not self.has_words:
             return None
-        return words_of(hypothesis.timestamp["word"] if hypothesis.timestamp else [], piece)
+        stamps = hypothesis.timestamp["word"] if hypothesis.timestamp else []
+        return words_of(stamps, piece.seconds, piece.before_s)
 
     def _decoded(
         self, signal: torch.Tensor, lengths: torch.Tensor, stamped: bool
