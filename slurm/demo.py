@@ -66,8 +66,8 @@ def chain(corpus: Path, stem: Path) -> Iterator[Step]:
         lambda: show_texts(corpus, stem),
     )
     yield Step(
-        "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the baseline "
-        "that HuBERT's units beat)",
+        "Discrete units: speech as a text of a hundred letters (log-mel k-means: needs no download, and is the "
+        "baseline that HuBERT's units beat)",
         ["encode", manifest, name, *units],
         lambda: show_units(name),
     )
@@ -79,11 +79,9 @@ def chain(corpus: Path, stem: Path) -> Iterator[Step]:
     yield Step(
         "A language model of the units, as small as the corpus: it learns what a minute or two can teach",
         ["lm", manifest, "--raw", *_SMALL_MODEL],
-        lambda: None,
+        lambda: show_model(latest_model(stem)),
     )
-    model = max(
-        (paths.home() / "output" / "checkpoints").glob(f"{stem.name}-*"), key=lambda path: path.stat().st_mtime
-    )
+    model = latest_model(stem)
     sampled = f"{name}-sampled"
     yield Step(
         "Units that nobody said, drawn from it",
@@ -99,7 +97,7 @@ def chain(corpus: Path, stem: Path) -> Iterator[Step]:
 
 _SMALL_MODEL = (
     *("--embedding-dim", "64", "--hidden-size", "128", "--num-layers", "1", "--learning-rate", "0.005"),
-    *("--num-epochs", "40", "--batch-size", "4", "--warmup-steps", "20"),
+    *("--num-epochs", "20", "--batch-size", "4", "--warmup-steps", "20"),
 )
 
 
@@ -120,6 +118,21 @@ def show_texts(corpus: Path, stem: Path) -> None:
     store.replace(scored, "".join(f"{json.dumps(row)}\n" for row in known).encode())
     print(f"\n$ ./voxarray wer {scored}\n", flush=True)
     cli.main(["wer", str(scored), "--worst", "2"])
+
+
+def latest_model(stem: Path) -> Path:
+    """The folder of the language models that were trained last."""
+    found = (paths.home() / "output" / "checkpoints").glob(f"{stem.name}-*")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def show_model(folder: Path) -> None:
+    """How well the best model predicts units that it was not trained on."""
+    with (folder / "leaderboard.json").open(encoding="utf-8") as file:
+        best = json.loads(file.readline())
+    print(
+        f"\n{best['name']}: {best['bits_per_unit']:.2f} bits a unit in validation (a hundred letters by chance: 6.64)"
+    )
 
 
 def show_units(name: str) -> None:
