@@ -22,8 +22,22 @@ from slurm import environments
 from slurm.envs import build, interpreters, places
 from slurm.envs.definition import find, names
 
+LARGE = ("asr", "lm", "sts", "test", "units")
+"""Gigabytes each: `./voxarray test` has made them by the same way, and once is enough."""
 
-@pytest.mark.parametrize("name", [*(name for name in names() if name != "engine"), "engine-3.9", "engine-3.13"])
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_environments_are_fit_as_they_were_made(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    if not environments.is_ready(name):
+        pytest.skip(f"{name} is not made: `./voxarray env create {name}`")
+    assert places.read_stamp(places.prefix(find(name)))["lock"] == environments.lock_digest(name)
+    assert environments.main(["check", name]) == 0, capfd.readouterr().out
+
+
+SMALL_ONES = [name for name in names() if name not in (*LARGE, "engine")]
+
+
+@pytest.mark.parametrize("name", [*SMALL_ONES, "engine-3.9", "engine-3.13"])
 def test_every_environment_is_made_and_fit(name: str, prefixes: Path, capfd: pytest.CaptureFixture[str]) -> None:
     definition = find(name)
     if interpreters.find(definition.pythons) is None:
