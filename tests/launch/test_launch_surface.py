@@ -13,7 +13,8 @@ from slurm import cli
 from slurm.cli import COMMANDS
 
 SURFACE = Path(__file__).with_name("surface.txt")
-OWN = ("merge", "retry", "logs", "cancel", "doctor", "demo")
+OWN = ("merge", "retry", "logs", "cancel", "doctor", "demo", "units")
+PIPELINES = ("vad", "encode", "sts", "kmeans", "asr", "lm", "score", "sample")
 
 
 def flags_of(command, capsys):
@@ -28,7 +29,7 @@ def flags_of(command, capsys):
 
 def test_surface_is_frozen(place, capsys):
     lines = [f"commands: {' '.join(COMMANDS)}"]
-    for command in ("tone", "chime", *OWN):
+    for command in ("tone", "chime", *PIPELINES, *OWN):
         flags, operands = flags_of(command, capsys)
         lines.append(f"{command}: {' '.join([*operands, *flags])}")
     assert "\n".join(lines) + "\n" == SURFACE.read_text(), (
