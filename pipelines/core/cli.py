@@ -66,9 +66,8 @@ def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
             help="outputs are STEM.csv, STEM.json, …  (default: metadata/<directory's name>_<date>)",
         )
     else:
-        parser.add_argument(
-            "source", metavar="MANIFEST", help="JSONL manifest; every line has audio_filepath and duration"
-        )
+        metavar, told = pipeline.operand
+        parser.add_argument("source", metavar=metavar, help=told)
         parser.set_defaults(stem=None)
 
 

@@ -129,6 +129,8 @@ class Pipeline:
     source: str = "manifest"
     """What the command's first argument is: "manifest", whose rows are the items; or "directory", or "listed" (a
     file of any kind), of which `list_items` makes the items."""
+    operand: tuple[str, str] = ("MANIFEST", "JSONL manifest: audio_filepath and duration on every line")
+    """What the command's first argument is called, and its help; a directory has its own."""
     requires: tuple[str, ...] = ("audio_filepath", "duration")
     """Fields every manifest row must have."""
     add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments

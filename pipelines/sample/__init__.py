@@ -32,6 +32,7 @@ PIPELINE = Pipeline(
     load=load,
     environment="lm",
     source="listed",
+    operand=("MODEL", "a model: its folder, or the folder of a grid, whose best is taken"),
     add_arguments=options.add_arguments,
     parameters=options.parameters,
     list_items=list_items,
