@@ -206,7 +206,7 @@ class NestedTransformer(PaddedTransformer):
         """One layer on the values of a jagged tensor (tokens, width)."""
         query, key, value = layer.qkv(layer.norm_a(x)).view(len(x), 3, layer.heads, layer.size).unbind(1)
         parts = [models._turned(query, turns), models._turned(key, turns), value]
-        jagged = [torch.nested.nested_tensor_from_jagged(part, offsets).transpose(1, 2) for part in parts]
+        jagged = [torch.nested.nested_tensor_from_jagged(part.contiguous(), offsets).transpose(1, 2) for part in parts]
         mixed = functional.scaled_dot_product_attention(*jagged, is_causal=True).transpose(1, 2).values()
         x = x + layer.out(mixed.reshape(len(x), -1))
         gate, up = layer.gate_up(layer.norm_b(x)).chunk(2, dim=-1)

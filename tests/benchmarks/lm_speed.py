@@ -39,9 +39,13 @@ def speeds(kind: str, programs: Sequence[type], rounds: int, batches: int) -> No
     sequences = corpus(kind)
     lengths = np.array([len(each) for each in sequences])
     tried = [program(sequences) for program in programs]
-    for program in tried:
-        for batch in program.batches(1, 0):
-            program.step(batch)
+    for program in list(tried):
+        try:
+            for batch in program.batches(1, 0):
+                program.step(batch)
+        except RuntimeError as error:
+            print(f"\n{program.name} cannot be run here: {str(error).splitlines()[0]}")
+            tried.remove(program)
     found: dict[str, list[float]] = {program.name: [] for program in tried}
     for turn in range(rounds):
         for program in tried:
