@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple, Optional
 
 from pipelines.core import environment
@@ -39,7 +40,7 @@ class Description(NamedTuple):
     usage: str
     environment: str
     resources: Mapping[str, Any]
-    environments: Mapping[str, str]
+    environments: Mapping[str, str] = MappingProxyType({})
     """Other environments, by the option and value that ask for them."""
 
     def environment_for(self, parameters: Mapping[str, Any]) -> str:
