@@ -230,7 +230,8 @@ def test_nothing_heavy_is_imported():
     import sys
 
     code = (
-        "import sys\nfrom pipelines.core.errors import UsageError\nfrom pipelines.units import models, known, importing\n"
+        "import sys\nfrom pipelines.core.errors import UsageError\n"
+        "from pipelines.units import models, known, importing\n"
         "try: models.resolve_units('hubert-base-ls960-kmeans-50')\nexcept UsageError: pass\n"
         "print({'numpy', 'torch'} & set(sys.modules))"
     )
