@@ -96,7 +96,8 @@ class PackedWriter:
 
     def add(self, codes: bytes, durations: bytes, frames: int, row: bytes) -> None:
         """Add an item: its units and durations (uint16, little-endian), its frames, its row of the manifest."""
-        if len(self._codes) + len(codes) > 2 * self._shard_units and self._codes:
+        # an item without units opens no shard: there might never be anything to write into it
+        if codes and self._codes and len(self._codes) + len(codes) > 2 * self._shard_units:
             self._write_shard()
         with store.teaching(store.scratch_path()):
             self._index.write(_ROW.pack(self._shards, len(self._codes) // 2, len(codes) // 2))

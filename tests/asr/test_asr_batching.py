@@ -15,7 +15,7 @@ from pipelines.asr.sizes import Size, file_for
 from pipelines.audio import RATE
 from pipelines.core.errors import EnvironmentNotFit, ItemError
 
-property_test = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+property_test = settings(max_examples=200)
 
 
 def pieces_of(seconds):

@@ -18,7 +18,7 @@ from pipelines.core.errors import EnvironmentNotFit, ItemError
 from tests import corpus
 
 HOP = 4
-property_test = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+property_test = settings(max_examples=300)
 
 
 @st.composite

@@ -10,7 +10,7 @@ from pipelines.asr.loops import LOOP, REPEATS, TOO_MANY_WORDS, check, kept_words
 from tests import corpus
 from tests.asr import prompts
 
-property_test = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+property_test = settings(max_examples=300)
 
 words = st.lists(
     st.sampled_from(["the", "a", "dog", "cat", "sat", "on", "mat", "and", "then", "went", "home", "again", "today"]),

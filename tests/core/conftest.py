@@ -7,21 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.core.world import World, seed
-
-settings.register_profile(
-    "engine",
-    deadline=None,
-    derandomize=not os.environ.get("VOXARRAY_EXPLORE"),  # set it to look for new counterexamples
-    suppress_health_check=[HealthCheck.too_slow],
-    print_blob=True,
-    database=None,
-)
-settings.load_profile("engine")
 
 
 def pytest_report_header():

@@ -26,7 +26,7 @@ def listed(found):
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 2000), st.integers(1, 50), st.one_of(st.none(), st.integers(0, 9)))
 def test_every_piece_is_in_one_batch_within_the_budget(lengths, tokens, sequences, epoch):
     lengths = np.array(lengths)

@@ -6,16 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests import corpus
-
-settings.register_profile(
-    "pipelines", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
-settings.load_profile("pipelines")
 
 
 def _or_skip(make):

@@ -27,7 +27,7 @@ def exactly(features, centroids):
     st.sampled_from([0.0, 1.0, 1000.0]),
     st.sampled_from([1e-3, 1.0, 30.0]),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_it_is_the_nearest_in_float64(seed, clusters, width, away, scale):
     random = torch.Generator().manual_seed(seed)
     centroids = torch.randn(clusters, width, generator=random) * scale + away
@@ -47,7 +47,7 @@ def test_of_equals_the_lowest():
 
 
 @given(cuts=st.lists(st.integers(0, 3000), max_size=8), cells=st.sampled_from([1, 5000, 1 << 19]))
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 def test_batches_and_chunks_change_nothing(cuts, cells):
     random = torch.Generator().manual_seed(1)
     book = Codebook(torch.randn(500, 80, generator=random) * 3 - 6)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.core.errors import UsageError
@@ -44,8 +44,9 @@ items_of_units = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(items=items_of_units, deduplicate=st.booleans(), shard_units=st.integers(1, 40))
+@example(items=[[0, 0], []], deduplicate=False, shard_units=1)
 def test_what_is_written_is_read_back(tmp_path_factory, items, deduplicate, shard_units):
     folder = tmp_path_factory.mktemp("units")
     write(folder, items, deduplicate, shard_units)

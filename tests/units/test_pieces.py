@@ -36,7 +36,7 @@ def frames_of(how, samples, sizes=()):
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     length=st.integers(WINDOW, 90_000),
     longest=st.integers(20 * HOP, 40_000),
@@ -49,7 +49,7 @@ def test_every_frame_of_a_recording_counts_once(length, longest, context, sizes)
     assert found == [frame * HOP for frame in range((length - WINDOW) // HOP + 1)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(length=st.integers(50_000, 90_000), context=st.integers(1, 6))
 def test_frames_see_their_context_on_both_sides_of_a_cut(length, context):
     samples = np.arange(length, dtype=np.float64)
