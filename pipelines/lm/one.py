@@ -108,12 +108,13 @@ def main() -> int:
     try:
         train(order, lambda: bool(told))
     except Unfinished:
-        return DONE
+        pass
     except Exception as error:
         log.exception("The training cannot go on.")
         trouble = Trouble(type(error).__name__, str(error))
         store.replace(Path(order.folder) / TROUBLE, json.dumps(msgspec.to_builtins(trouble)).encode())
         return SOME_FAILED
+    parallel.end()
     return DONE
 
 

@@ -25,6 +25,13 @@ def start(device: torch.device) -> torch.device:
     return device
 
 
+def end() -> None:
+    """Leave the group, after all went well: torch's threads end now, as at the interpreter's exit they may abort it."""
+    if distributed.is_initialized():
+        wait()
+        distributed.destroy_process_group()
+
+
 def rank() -> int:
     """This process's number."""
     return distributed.get_rank() if distributed.is_initialized() else 0

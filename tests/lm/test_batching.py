@@ -143,6 +143,7 @@ def test_two_processes_train_as_one(tmp_path):
         "one = making.trainer(corpus, top / 'both', dropout=0.0, num_epochs=2)\n"
         "one.run()\n"
         "if parallel.rank() == 0: torch.save(one.model.state_dict(), top / 'both.pt')\n"
+        "parallel.end()\n"
         "print(json.dumps(one.progress.history))\n"
     )
     place = {
