@@ -26,7 +26,7 @@ def start(device: torch.device) -> torch.device:
 
 
 def end() -> None:
-    """Leave the group, after all went well: torch's threads end now, as at the interpreter's exit they may abort it."""
+    """Leave the group, after all went well: torch's threads end now; at the interpreter's exit they may abort it."""
     if distributed.is_initialized():
         wait()
         distributed.destroy_process_group()

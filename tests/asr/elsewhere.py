@@ -24,6 +24,7 @@ PYTEST = (
     "pluggy",
     "iniconfig",
     "hypothesis",
+    "_hypothesis_globals",
     "_hypothesis_pytestplugin",
     "sortedcontainers",
 )

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 
-from processes import ClusterError, Processes, command_of, send, wait_until
+from processes import ClusterError, Processes, command_of, cpu_seconds, send, wait_until
 
 _SLICE_S = 0.02
+_TURNS = 25
+"""Slices that a worker which gets no processor waits for one."""
 _AT_WORK = {"running", "retrying"}
 
 
@@ -79,17 +81,25 @@ class Brake:
         return beat["pid"] == worker.pid and beat["state"] in _AT_WORK
 
     def trickle(self, share: float) -> None:
-        """From now on, let every worker of the run work only this share of the time, later attempts included."""
+        """From now on, let every worker of the run work only about this share of the time, later attempts included."""
         self._trickle = threading.Thread(target=self._slowly, args=(share,), daemon=True)
         self._trickle.start()
 
     def _slowly(self, share: float) -> None:
         while not self._ended.is_set():
             slow = [worker for worker in workers(self._processes, self._name) if self._at_work(worker)]
-            for number, pause in ((signal.SIGCONT, _SLICE_S), (signal.SIGSTOP, _SLICE_S / share)):
-                for worker in slow:
-                    send(worker.pid, number)
-                self._ended.wait(pause)
+            through = {worker: cpu_seconds(worker.pid) + _SLICE_S for worker in slow}
+            for worker in slow:
+                send(worker.pid, signal.SIGCONT)
+            for turn in range(_TURNS):  # on a busy machine, a moment is not yet any work
+                self._ended.wait(_SLICE_S)
+                for worker in list(through):
+                    if turn == _TURNS - 1 or cpu_seconds(worker.pid) >= through[worker]:
+                        send(worker.pid, signal.SIGSTOP)
+                        del through[worker]
+                if not through:
+                    break
+            self._ended.wait(_SLICE_S / share)
 
     def release(self) -> None:
         """Let everything go on."""

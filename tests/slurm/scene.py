@@ -56,9 +56,7 @@ class Scene:
         what = ["vad", str(self.corpus), str(self.stem(name)), "--cluster", "slurm", "--cpus", "1"]
         return self.voxarray(*what, *options, **how)
 
-    def _call(
-        self, argv: List[str], statuses: List[int], sacct: bool, **settings: str
-    ) -> subprocess.CompletedProcess:
+    def _call(self, argv: List[str], statuses: List[int], sacct: bool, **settings: str) -> subprocess.CompletedProcess:
         env = {**self.cluster.environment(), **variables(self.home), **settings}
         if not sacct:
             env["PATH"] = self.cluster.path_without_sacct(env["PATH"])
