@@ -73,7 +73,7 @@ def retry(arguments: Sequence[str]) -> int:
         print(explain.explain(decision, run))
         return DONE
     launch.ensure_environment(decision)
-    return launch.commit_run(decision, run)
+    return launch.follow(decision, launch.start_run(decision, run))
 
 
 def _retry_options(arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:

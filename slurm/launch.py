@@ -183,13 +183,30 @@ def number_of_tasks(decision: Decision, run: Optional[Run]) -> int:
     return local.slots(decision.request)
 
 
+class Started(NamedTuple):
+    """What became of a decision. `launch`: the one at work, or None where nothing is missing; `ours`: made just now.
+
+    `process`: its pump, where it was started here.
+    """
+
+    run: Run
+    launch: Optional[LaunchRecord]
+    ours: bool
+    process: Optional[subprocess.Popen[bytes]]
+
+
 def commit(decision: Decision) -> int:
-    """Make the run and its launch, and submit it; returns the exit status."""
+    """Make the run and its launch, submit it, and follow it where that was asked for; returns the exit status."""
+    return follow(decision, start(decision))
+
+
+def start(decision: Decision) -> Started:
+    """Make the run and its launch, and submit it."""
     refuse_fresh_while_at_work(decision)
     ensure_environment(decision)
     is_new = decision.fresh or existing(decision) is None
     run = Run.create(decision.pipeline, decision.source, decision.stem, decision.parameters, decision.fresh)
-    return commit_run(decision, run, is_new)
+    return start_run(decision, run, is_new)
 
 
 def refuse_fresh_while_at_work(decision: Decision) -> None:
@@ -216,26 +233,33 @@ def ensure_environment(decision: Decision) -> None:
         environments.ensure(name)
 
 
-def commit_run(decision: Decision, run: Run, is_new: bool = False) -> int:
-    """Launch what a run lacks, and follow it where that was asked for. `is_new`: a failure leaves no trace of it."""
-    from slurm import active, debug, waiting
+def start_run(decision: Decision, run: Run, is_new: bool = False) -> Started:
+    """Launch what a run lacks. `is_new`: a failure leaves no trace of it."""
+    from slurm import active
 
     # Held until all is submitted: whoever finds a half-submitted launch under this lock knows that its launcher died.
     with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
         busy = active.launch_at_work(run)
         if busy is not None and not active.is_half_submitted(run, busy):
-            record, started = run.record(busy), None
             say(active.spoken(run, busy))
-        else:
-            with _no_trace(run, is_new):
-                found = new_launch(decision, run) if busy is None else run.record(busy)
-            if found is None:
-                return waiting.finish(run)
-            record, started = found, submit_to(decision, run, found)
-    if decision.where == "debug" and busy is None:
-        return debug.start(run, record, decision.request)
+            return Started(run, run.record(busy), False, None)
+        with _no_trace(run, is_new):
+            found = new_launch(decision, run) if busy is None else run.record(busy)
+        if found is None:
+            return Started(run, None, False, None)
+        return Started(run, found, True, submit_to(decision, run, found))
+
+
+def follow(decision: Decision, started: Started) -> int:
+    """Follow a run to its end, where that was asked for, or merge what is done; returns the exit status."""
+    from slurm import debug, waiting
+
+    if started.launch is None:
+        return waiting.finish(started.run)
+    if decision.where == "debug" and started.ours:
+        return debug.start(started.run, started.launch, decision.request)
     if decision.wait:
-        return waiting.wait(run, record.number, started)
+        return waiting.wait(started.run, started.launch.number, started.process)
     return DONE
 
 

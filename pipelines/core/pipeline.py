@@ -142,7 +142,10 @@ class Pipeline:
     outputs: Optional[Callable[[Plan], Output]] = None
     """The consumer of the merge; None: the manifest itself, with the result's fields added."""
     adds: tuple[str, ...] = field(default=())
-    """Fields that the default output adds to the manifest."""
+    """Fields that the output adds to the manifest that the items come from."""
+    results: Optional[Callable[[Plan], Mapping[str, str]]] = None
+    """What a run leaves, by name: paths that a chain's later steps refer to as `{step.name}`. Without it, the
+    manifest alone, as `{step.manifest}`."""
     merge_in_environment: bool = False
     """Whether `outputs` needs the pipeline's environment; the merge then never runs in the launcher's."""
     output_name: Optional[Callable[[Item, Parameters], Optional[str]]] = None
@@ -163,6 +166,15 @@ class Pipeline:
     def lists(self) -> bool:
         """Whether the items are made of the source, and not its own rows."""
         return self.source != "manifest"
+
+    @property
+    def extends(self) -> bool:
+        """Whether a run adds fields to the manifest that it was given; no other run may read that meanwhile."""
+        return not self.lists and (self.outputs is None or bool(self.adds))
+
+    def results_of(self, plan: Plan) -> Mapping[str, str]:
+        """What the run of that plan leaves, by name."""
+        return self.results(plan) if self.results is not None else {"manifest": plan.manifest}
 
     def environment_for(self, parameters: Parameters) -> str:
         """The environment this pipeline runs in with these parameters."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.encode.options import add_arguments, needs, output_name, parameters
+from pipelines.core.plan import Plan
+from pipelines.encode.options import add_arguments, needs, output_name, parameters, place
 from pipelines.encode.outputs import EncodeOutput
 from pipelines.units import files
 
@@ -18,6 +19,11 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
     return EncodeProcessor(parameters, resources)
 
 
+def results(plan: Plan) -> dict[str, str]:
+    """The manifest, which says where each item's units are, and their folder."""
+    return {"manifest": plan.manifest, "units": str(place(plan.parameters))}
+
+
 PIPELINE = Pipeline(
     name="encode",
     summary="Speech to discrete units: log-mel or HuBERT features, k-means.",
@@ -27,6 +33,8 @@ PIPELINE = Pipeline(
     add_arguments=add_arguments,
     parameters=parameters,
     outputs=EncodeOutput,
+    adds=("units_filepath", "units_row", "num_units"),
+    results=results,
     output_name=output_name,
     is_whole=files.is_whole,
     needs=needs,

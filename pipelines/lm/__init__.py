@@ -7,6 +7,7 @@ from typing import Any, Iterator
 
 from pipelines.core import paths, plan
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
+from pipelines.core.plan import Plan
 from pipelines.lm import grid
 from pipelines.lm.options import GRID_NAMES, add_arguments, parameters
 from pipelines.lm.outputs import Leaderboard
@@ -32,6 +33,12 @@ def list_items(source: Path, parameters: Parameters) -> Iterator[dict[str, Any]]
         yield {"audio_filepath": str(folder), "run": run, "manifest": str(source), "settings": settings}
 
 
+def results(plan: Plan) -> dict[str, str]:
+    """The folder of the models, of which `score` and `sample` take the best, and the leaderboard."""
+    folder = paths.home() / "output" / "checkpoints" / plan.run_id
+    return {"model": str(folder), "leaderboard": str(folder / "leaderboard.json")}
+
+
 PIPELINE = Pipeline(
     name="lm",
     summary="Language models of discrete units: training, alone or as a grid.",
@@ -42,6 +49,7 @@ PIPELINE = Pipeline(
     parameters=parameters,
     list_items=list_items,
     outputs=Leaderboard,
+    results=results,
     is_whole=files.is_whole,
     resumes=True,
 )

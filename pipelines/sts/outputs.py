@@ -26,12 +26,16 @@ _decode = msgspec.json.Decoder(_Spoken).decode
 _encode = msgspec.json.Encoder().encode
 
 
+def manifest_of(plan: Plan) -> Path:
+    """Where the manifest of what was said again lies."""
+    return naming.folder(plan.parameters["dataset"]) / f"{stem_of(Path(plan.manifest))}.json"
+
+
 class StsOutput:
     """The consumer of the merge. Items without a result have no row."""
 
     def __init__(self, plan: Plan) -> None:
-        path = naming.folder(plan.parameters["dataset"]) / f"{stem_of(Path(plan.manifest))}.json"
-        self._writer = OutputWriter(path, published_by(plan.run_id))
+        self._writer = OutputWriter(manifest_of(plan), published_by(plan.run_id))
 
     def open(self) -> None:
         """Open the private file."""
