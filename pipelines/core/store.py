@@ -18,7 +18,7 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Iterator
+from typing import IO, Iterator, Optional
 
 import msgspec
 
@@ -28,6 +28,8 @@ ATTEMPT = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{uuid.uuid4().hex
 """Names this process among all processes on all nodes."""
 
 _MAKER = re.compile(r"\.(?P<host>[^.]+)-(?P<process>\d+)-[0-9a-f]{8}(-[0-9a-f]{4})?\.tmp$")
+_CLOCKS_DIFFER_S = 5.0
+"""What clocks of file servers and nodes are trusted to differ by at most."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
 
 
@@ -231,18 +233,35 @@ def replace_quickly(path: Path, data: bytes) -> None:
 
 def is_abandoned(path: Path) -> bool:
     """Whether a private file's maker is gone: dead on this host, or silent for a day on any other."""
-    return is_temporary(path.name) and (left_by_the_dead(path.name) or path.stat().st_mtime < time.time() - 86400)
+    if not is_temporary(path.name):
+        return False
+    written = path.stat().st_mtime
+    return left_by_the_dead(path.name, written) or written < time.time() - 86400
 
 
-def left_by_the_dead(name: str) -> bool:
-    """Whether a private file's name says that a process of this host made it, and that process is gone."""
+def left_by_the_dead(name: str, written: Optional[float] = None) -> bool:
+    """Whether a private file's name says that a process of this host made it, and that process is gone.
+
+    `written`: when the file was; a process that began later has inherited the number of the file's maker.
+    """
     match = _MAKER.search(name)
     if match is None or match["host"] != ATTEMPT.rsplit("-", 2)[0]:
         return False
+    pid = int(match["process"])
     try:
-        os.kill(int(match["process"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    return False
+    return _is_another(pid, written)
+
+
+def _is_another(pid: int, written: Optional[float]) -> bool:
+    """Whether a process that exists is a zombie, or younger than a file (by seconds: clocks may differ). Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return False
+    return fields[0] in "ZX" or (written is not None and time.time() - age > written + _CLOCKS_DIFFER_S)

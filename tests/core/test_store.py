@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import sys
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -159,6 +161,22 @@ def test_private_files_of_dead_processes_of_this_host_are_known(tmp_path, host):
         assert not store.left_by_the_dead(live)
     with mock.patch.object(store, "ATTEMPT", f"other-{os.getpid()}-12345678"):
         assert not store.left_by_the_dead(left), "a process of another host cannot be looked up"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="told by Linux's /proc")
+def test_a_zombie_is_dead_and_a_process_that_inherited_the_number_is_another(tmp_path):
+    zombie = os.fork()
+    if not zombie:
+        os._exit(0)
+    os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+    host = store.ATTEMPT.rsplit("-", 2)[0]
+    for pid, seconds, expected in ((zombie, 0, True), (os.getpid(), 0, False), (os.getpid(), 7200, True)):
+        left = tmp_path / f".part.{host}-{pid}-0badcafe.tmp"
+        left.write_bytes(b"")
+        written = time.time() - seconds
+        os.utime(left, (written, written))
+        assert store.is_abandoned(left) == expected, (pid, seconds)
+    os.waitpid(zombie, 0)
 
 
 def test_a_file_that_would_not_change_is_left_alone(tmp_path):
