@@ -1,6 +1,6 @@
 """What a job runs, in its pipeline's own environment: submitit unpickles these functions by name.
 
-Arguments are JSON, so that launcher and job may run on different versions of Python. Both functions end the process
+Arguments are JSON, so that launcher and job may run on different versions of Python. These functions end the process
 with their exit status themselves: how a task ended stands in the run's folder, and submitit's own result pickle (which
 a kill can leave half written, to fail every later attempt) is never made.
 """
@@ -40,6 +40,13 @@ def run_sweep(text: str) -> None:
 
     order = json.loads(text)
     _end(sweep.main([order["run"], "--launch", str(order["launch"])]))
+
+
+def run_chain(text: str) -> None:
+    """Take a chain on. `text`: JSON object with chain."""
+    from slurm.chain import conductor
+
+    _end(conductor.main([json.loads(text)["chain"]]))
 
 
 def _end(status: int) -> None:

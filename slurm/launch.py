@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple, Optional, Sequence
+from typing import Iterator, NamedTuple, Optional
 
 from pipelines.core import lock, paths, plan, provenance, store
 from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit, UsageError, VoxarrayError
@@ -55,7 +55,9 @@ def main(pipeline: Pipeline, description: Description, options: argparse.Namespa
     """The command of one pipeline; returns the exit status."""
     needed = pipeline.needs(options) if pipeline.needs is not None else None
     if needed is not None:
-        status = first(needed, options)
+        from slurm import prerequisite
+
+        status = prerequisite.first(needed, options)
         if options.dry_run:
             print(f"Then, once that is done: voxarray {pipeline.name} {options.source} …")
             return status
@@ -69,23 +71,6 @@ def main(pipeline: Pipeline, description: Description, options: argparse.Namespa
         print(explain.explain(decision))
         return DONE
     return commit(decision)
-
-
-_SHARED = ("cluster", "profile", "partition", "account", "qos", "constraint")
-"""Launch flags that hold for what has to be done first, too."""
-
-
-def first(needed: Sequence[str], options: argparse.Namespace) -> int:
-    """Run the command that a pipeline needs the results of, wherever the pipeline itself is to run, to its end."""
-    from pipelines.core import registry
-    from slurm import flags
-
-    given = [f"--{name}={getattr(options, name)}" for name in _SHARED if getattr(options, name) is not None]
-    how = [*given, "--dry-run"] if options.dry_run else [*given, "--wait"]
-    say(f"First: voxarray {' '.join(needed)}")
-    description = resources.describe(registry.folders()[needed[0]])
-    pipeline = registry.find(needed[0])
-    return main(pipeline, description, flags.pipeline_parser(pipeline, description).parse([*needed[1:], *how]))
 
 
 def decide(pipeline: Pipeline, description: Description, options: argparse.Namespace) -> Decision:

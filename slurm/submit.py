@@ -171,7 +171,7 @@ def _refusals(run: Run, launch: int, jobs: Jobs) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = _reason(error)
+        said = reason(error)
         jobs.state = request.FAILED
         request.write(run, launch, jobs)
         done = ", ".join(entry.job_id for entry in jobs.jobs)
@@ -182,7 +182,8 @@ def _refusals(run: Run, launch: int, jobs: Jobs) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What sbatch said when it refused."""
     text = str(error)
     if isinstance(error, subprocess.CalledProcessError):
         text = (error.stderr or error.output or b"").decode(errors="replace") or str(error)

@@ -1,0 +1,128 @@
+"""The conductor: takes a chain on by whatever can be done now. Idempotent; it trusts receipts and nothing else.
+
+On Slurm it is a job of seconds that depends (`afterany`) on the sweep of the step at work: it needs no live launcher.
+A sweep that launches what is missing once more is not the end of its step: the conductor then waits for the next one.
+On this machine the command itself conducts, step by step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+from typing import Any, Optional, Sequence
+
+from pipelines.core import lock, logs
+from pipelines.core.errors import DONE as ALL_DONE
+from pipelines.core.errors import SOME_FAILED, ClusterNotFit, VoxarrayError
+from pipelines.core.run import Run
+from slurm import cluster, environments, job, request, submit
+from slurm.chain import doing, state
+from slurm.chain.plan import Link
+from slurm.chain.state import DONE, RUNNING, WAITING, Order, Standing, State
+from slurm.request import Request
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 6 * 3600.0
+
+
+def advance(chain: str, conducting: bool, again: bool = False) -> State:
+    """Do whatever of a chain can be done now. `again`: look at all of it anew, as a user's command does."""
+    folder = state.folder(chain)
+    with lock.held(folder / "chain.lock", _WAIT_S, f"The chain {chain}"):
+        order = state.read_order(chain)
+        whole = _taken_up(order, again)
+        if again:
+            state.cancelled_path(chain).unlink(missing_ok=True)
+        if order.where != "slurm":
+            whole.pid, whole.host = os.getpid(), socket.gethostname()
+        state.write(whole)
+        for link in order.links:
+            standing = whole.links[link.name]
+            if state.cancelled_path(chain).exists():
+                log.info("%s was cancelled.", chain)
+                break
+            if standing.state in (RUNNING, WAITING) and _is_free(whole, link):
+                _say(order, link)
+                doing.do(order, whole, link, conducting)
+                if standing.state == RUNNING:
+                    _conducted(order, standing)
+                state.write(whole)
+                log.info("%s: %s%s", link.name, standing.state, f" ({standing.message})" if standing.message else "")
+        return whole
+
+
+def _taken_up(order: Order, again: bool) -> State:
+    before: Optional[State] = None
+    try:
+        before = state.read(order.id)
+    except VoxarrayError:
+        again = True
+    return state.fresh(order, before) if again or before is None else before
+
+
+def _is_free(whole: State, link: Link) -> bool:
+    return all(whole.links[name].state == DONE for name in link.after)
+
+
+def _say(order: Order, link: Link) -> None:
+    number = [other.name for other in order.links].index(link.name) + 1
+    log.info("Step %d of %d, %s: %s", number, len(order.links), link.name, shlex.join(link.words))
+
+
+def _conducted(order: Order, standing: Standing) -> None:
+    """See to it that a job waits for the link at work."""
+    if standing.conductor is not None and cluster.queue([standing.conductor]):
+        return
+    run, number = Run.open(standing.run or ""), standing.launch or 0
+    jobs = request.read(run, number)
+    wanted = jobs.request if jobs is not None else Request()
+    try:
+        standing.conductor = _submit(order.id, run, number, wanted, str(standing.sweep))
+    except ClusterNotFit as error:
+        standing.state, standing.message = state.STOPPED, str(error)
+
+
+def _submit(chain: str, run: Run, number: int, wanted: Request, after: str) -> str:
+    """Submit the job that goes on once `after` has ended, whatever becomes of it."""
+    from submitit import SlurmExecutor
+
+    values = submit.sweep_parameters(run, number, wanted, [after])
+    values["job_name"] = f"chain.{chain}"
+    folder = state.folder(chain) / "conductors"
+    where = folder / f"{len(list(folder.glob('*'))):04d}-{os.getpid()}"
+    executor: Any = SlurmExecutor(where, python=shlex.quote(str(environments.python("launcher"))))
+    executor.update_parameters(**values)
+    try:
+        with cluster.outside_of_jobs():
+            return str(executor.submit(job.run_chain, json.dumps({"chain": chain})).job_id)
+    except Exception as error:
+        said = submit.reason(error)
+        raise ClusterNotFit(
+            f"Slurm refused the job that takes the chain on once {run.id} is merged: {said}. {submit.advice(said)} "
+            "The step itself goes on; give the same `voxarray run …` again, which waits for it."
+        ) from error
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """`python -m slurm.chain.conductor CHAIN`: as a job, or as a process of its own on this machine."""
+    parser = argparse.ArgumentParser(prog="python -m slurm.chain.conductor", description=__doc__, allow_abbrev=False)
+    parser.add_argument("chain", metavar="CHAIN", help="the chain's id")
+    chain = parser.parse_args(arguments).chain
+    logs.to_stream(sys.stderr)
+    logs.to_file(state.folder(chain) / "chain.log")
+    try:
+        whole = advance(chain, conducting=True)
+    except VoxarrayError as error:
+        log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
+        return error.exit_status
+    return SOME_FAILED if whole.state == state.STOPPED else ALL_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What a chain would do: each step's command, what it waits and asks for, and its items where they are known."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+from pipelines.core import plan as core_plan
+from pipelines.core import registry
+from pipelines.core.errors import VoxarrayError
+from slurm import environments, launch, resources
+from slurm import explain as one
+from slurm.chain import doing, state
+from slurm.chain.plan import Link
+from slurm.chain.state import Order
+
+
+def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+    """The rows of one step; adds what it would leave to `results`."""
+    rows = [("after", ", ".join(link.after) or "nothing: it starts at once")]
+    if link.is_tool:
+        results[link.name] = {"output": str(state.folder(order.id) / f"{link.name}.txt")}
+        return [("command", f"voxarray {shlex.join(link.words)}"), *rows, ("where", "beside the chain; seconds")]
+    try:
+        with doing.at_home():
+            command = doing.words(link, results)
+            rows.insert(0, ("command", f"voxarray {shlex.join(command)}"))
+            found = doing.given(order, link, command)
+    except KeyError as open_reference:
+        rows.insert(0, ("command", f"voxarray {shlex.join(link.words)}"))
+        return [*rows, ("items", f"known once {open_reference.args[0]} is done"), *_asked(order, link)]
+    except VoxarrayError as error:
+        # what is missing now may be what the steps before it will have made
+        why = f"known once {', '.join(link.after)} is done" if link.after else str(error)
+        return [*rows, ("items", why), *_asked(order, link)]
+    decision = found.decision
+    assert decision is not None
+    if found.needed is not None:
+        rows.append(("first", f"voxarray {shlex.join(found.needed)}"))
+        return [*rows, *_asked(order, link)]
+    run_plan = core_plan.draft(decision.pipeline, decision.source, decision.stem, decision.parameters)[0]
+    results[link.name] = dict(decision.pipeline.results_of(run_plan))
+    rows += [("items", _items(decision) or "known once the steps before it are done")]
+    return [*rows, *_where(order, decision)]
+
+
+def _items(decision: launch.Decision) -> Optional[str]:
+    existing = launch.existing(decision)
+    run_plan = existing.plan if existing else one._draft(decision)  # noqa: SLF001
+    tasks = launch.number_of_tasks(decision, existing)
+    try:
+        with tempfile.TemporaryDirectory(prefix="voxarray-") as folder:
+            listing = Path(folder) / "listing.jsonl" if decision.pipeline.lists else None
+            forecast = one._forecast(decision, one.Preview(run_plan, listing), tasks)  # noqa: SLF001
+    except VoxarrayError:
+        return None
+    given_up = f", {forecast.quarantined:,} quarantined" if forecast.quarantined else ""
+    return f"{forecast.items:,}: {forecast.done:,} done{given_up}, {sum(forecast.counts):,} to do over {tasks} tasks"
+
+
+def _where(order: Order, decision: launch.Decision) -> list[tuple[str, str]]:
+    wanted, name = decision.request, decision.environment
+    ready = "" if environments.is_ready(name) else " (not there yet, would be made first)"
+    partition = f", partition {wanted.partition}" if wanted.partition else ""
+    place = "Slurm" if order.where == "slurm" else "this machine"
+    text = f"{wanted.cpus} cores, {wanted.mem_mb:,} MB, {wanted.gpus} GPUs, {resources.clock(wanted.time)}"
+    return [("a task gets", f"{text} on {place}{partition}"), ("environment", f"{name}{ready}")]
+
+
+def _asked(order: Order, link: Link) -> list[tuple[str, str]]:
+    """What a step asks for whose command cannot be judged yet."""
+    from slurm import flags, profile
+    from slurm.request import Request
+
+    description = resources.describe(registry.folders()[link.words[0]])
+    parser = flags.Parser(prog=f"voxarray {link.words[0]}")
+    flags.add_launch(parser, description)
+    options, _ = parser.parse_known_args([*link.launch, *order.flags])
+    chosen = profile.load(options.profile, link.words[0])
+    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
+    wanted = Request.of(resources.resolve(description, chosen.settings, chosen.name, given))
+    text = f"{wanted.cpus} cores, {wanted.mem_mb:,} MB, {wanted.gpus} GPUs, {resources.clock(wanted.time)}"
+    return [("a task gets", text), ("environment", description.environment)]
+
+
+def explain_rows(order: Order) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The rows of every step."""
+    results: dict[str, dict[str, str]] = {}
+    return [(link.name, explain_link(order, link, results)) for link in order.links]
+
+
+def explain(order: Order) -> str:
+    """The whole dry run as text."""
+    lines = [f"Dry run of {order.id}: {order.title}. Nothing was changed."]
+    for number, (name, rows) in enumerate(explain_rows(order), 1):
+        lines += ["", f"{number}. {name}", *(f"   {key:12} {text}" for key, text in rows)]
+    return "\n".join(lines)
