@@ -15,6 +15,7 @@ from pipelines.core import logs, merge
 from pipelines.core.errors import DONE, SOME_FAILED, UsageError
 from pipelines.core.run import Run
 from slurm import active, cluster, find, flags, launch, merging, request, resources, sweep
+from slurm.chain import state as chains
 from slurm.request import Jobs
 
 _STOP_WAIT_S = 90.0
@@ -95,7 +96,7 @@ def _retry_options(arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
 
 
 def cancel(arguments: Sequence[str]) -> int:
-    """`cancel RUN`: end its jobs, and keep the sweep from bringing them back."""
+    """`cancel RUN`: end its jobs, and keep the sweep from bringing them back; `cancel CHAIN`: all of a chain."""
     parser = flags.Parser(
         prog="voxarray cancel",
         description="End a run's jobs. Tasks publish what they have; that stays, and the same command resumes. "
@@ -104,13 +105,23 @@ def cancel(arguments: Sequence[str]) -> int:
     add_run(parser)
     options = parser.parse(arguments)
     logs.to_stream(sys.stderr, plain=True)
+    chain = chains.find(options.run)
+    if chain is not None:
+        from slurm.chain import ending
+
+        return ending.cancel(chain)
     run = find.run(options.run)
-    ended = [told for number in run.launch_numbers() if (told := _cancel(run, number))]
+    ended = cancelled(run)
     if not ended:
         print(f"{run.id} has no jobs at work; there is nothing to cancel.")
         return DONE
-    print(f"Cancelled {'; '.join(ended)}. What is published stays; `./voxarray retry {run.id}` launches the rest.")
+    print(f"Cancelled {ended}. What is published stays; `./voxarray retry {run.id}` launches the rest.")
     return DONE
+
+
+def cancelled(run: Run) -> str:
+    """End all jobs of a run that are at work; what was ended, for people."""
+    return "; ".join(told for number in run.launch_numbers() if (told := _cancel(run, number)))
 
 
 def _cancel(run: Run, number: int) -> str:

@@ -144,15 +144,14 @@ def ids() -> list[str]:
 
 
 def find(text: str) -> Optional[str]:
-    """The chain that is meant: its id or the beginning of it, or its folder. None where there is none such.
-
-    Raises UsageError where several fit.
+    """The chain that is meant: its id or the beginning of it (past its recipe's name, which runs may have, too), or
+    its folder. None where there is none such. Raises UsageError where several fit.
     """
     known = ids()
     name = Path(text).name if Path(text).parent == folder("_").parent else text
     if name in known:
         return name
-    fit = [each for each in known if name and each.startswith(name)]
+    fit = [each for each in known if each.startswith(name) and len(name) > len(each.rpartition("-")[0]) + 1]
     if len(fit) > 1:
         raise UsageError(f"{text!r} may mean {len(fit)} chains: {listed(fit[::-1], len(fit))}. Give one of these ids.")
     return fit[0] if fit else None
