@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Optional, Sequence
 
 from pipelines.core import clock
 
@@ -25,9 +25,13 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "run", metavar="RUN", help="a run's id (or its beginning), its outputs' stem, manifest, or `last`"
+        "run",
+        metavar="RUN",
+        help="a run's id (or its beginning), its outputs' stem, manifest, `last`; or a chain's id",
     )
-    parser.add_argument("--output", metavar="FILE", help="where to (default: report.html in the run's folder)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="where to (default: report.html in the folder of the run or chain)"
+    )
     return parser
 
 
@@ -37,8 +41,12 @@ def main(argv: Sequence[str]) -> int:
     from pipelines.core import store
     from pipelines.core.errors import DONE
     from slurm import find
+    from slurm.chain import state as chains
     from slurm.view import page, report_data
 
+    chain = chains.find(options.run)
+    if chain is not None:
+        return _of_chain(chain, options.output)
     run = find.run(options.run)
     path = Path(options.output).expanduser() if options.output else run.folder / "report.html"
     if path.is_dir():
@@ -48,6 +56,24 @@ def main(argv: Sequence[str]) -> int:
     store.replace(path, page.page(report).encode())
     print(path)
     return DONE
+
+
+def _of_chain(chain: str, output: Optional[str]) -> int:
+    from pipelines.core.errors import DONE
+    from slurm.chain import state as chains
+
+    path = Path(output).expanduser() if output else chains.folder(chain) / "report.html"
+    print(write_chain(chain, path / f"{chain}.html" if path.is_dir() else path))
+    return DONE
+
+
+def write_chain(chain: str, path: Path) -> Path:
+    """Write the page of a chain, with a few items to listen to; returns its path."""
+    from pipelines.core import store
+    from slurm.view import chain_page
+
+    store.replace(path, chain_page.page(chain_page.gather(chain)).encode())
+    return path
 
 
 class _Counter:
