@@ -2,7 +2,7 @@
 
 espeak-ng (from the package espeakng-loader) reads a fable in three voices, in several formats, rates and channels,
 with pauses. Runs in the environment `demo`: `python slurm/voice.py FOLDER`. Writes FOLDER/transcripts.json, too: a
-JSON object a recording with `audio_filepath` and `text`.
+JSON object a recording with `audio_filepath`, `duration` and `text`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def make(folder: Path) -> None:
             wide = wide + 0.0005 * random.standard_normal(wide.shape)  # a room is never quite silent
             path = folder / name / f"{name}_{number}.{suffix}"
             soundfile.write(path, wide.astype(np.float32), rate)
-            rows.append({"audio_filepath": f"{name}/{path.name}", "text": " ".join(TEXTS[number])})
+            seconds = round(len(wide) / rate, 6)
+            said = " ".join(TEXTS[number])
+            rows.append({"audio_filepath": f"{name}/{path.name}", "duration": seconds, "text": said})
     (folder / "transcripts.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 from pathlib import Path
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Collection, Iterator, Mapping, Optional, Sequence
 
 import msgspec
 
@@ -43,11 +43,11 @@ def reference(text: str) -> Optional[tuple[str, str]]:
     return (name, result) if dot else None
 
 
-def filled(word: str, known: Mapping[str, str], where: str) -> str:
-    """A word with its values filled in; references stay. Raises UsageError."""
+def filled(word: str, known: Mapping[str, str], where: str, later: Collection[str] = ()) -> str:
+    """A word with its values filled in; references stay, and names that are known `later`. Raises UsageError."""
 
     def one(match: re.Match[str]) -> str:
-        if reference(match[1]):
+        if reference(match[1]) or match[1] in later:
             return match[0]
         if match[1] not in known:
             near = difflib.get_close_matches(match[1], known, 1, 0.6)
@@ -114,7 +114,9 @@ def links(recipe: Recipe, chosen: Mapping[str, str]) -> list[Link]:
     for number, step in enumerate(recipe.steps):
         where = f"{recipe.path}, step {step.name}"
         _check_command(step, where)
-        named = _named(step, made, where)
+        choices = {key for links_of in made.values() for choice, _ in links_of for key in choice} | set(step.each)
+        words = [filled(word, {**builtin, **chosen}, where, choices) for word in step.words]  # may bring references
+        named = _named(words, step.after or (), made, where)
         follows = set(step.after) if step.after is not None else set()
         if step.after is None and number:
             follows = {recipe.steps[number - 1].name}
@@ -127,9 +129,9 @@ def links(recipe: Recipe, chosen: Mapping[str, str]) -> list[Link]:
                 raise UsageError(f"{where}: no {lonely[0]} was made with {choice}. Let both have the same values.")
             title = step.name + "".join(f"[{key}={value}]" for key, value in choice.items())
             known = {**builtin, **chosen, **choice}
-            words = [_pointed(filled(word, known, where), partners) for word in step.words]
+            pointed = [_pointed(filled(word, known, where), partners) for word in words]
             after = [link.name for name in sorted(named | follows) for link in partners[name]]
-            link = Link(title, words, [filled(word, known, where) for word in step.launch], after, step.most_failed)
+            link = Link(title, pointed, [filled(word, known, where) for word in step.launch], after, step.most_failed)
             link = msgspec.structs.replace(link, after=_in_order([*after, *_rivals(link, every)], every))
             made[step.name].append((choice, link))
             every.append(link)
@@ -147,10 +149,10 @@ def _check_command(step: Step, where: str) -> None:
         raise UsageError(f"{where} sets {unclear[0]}; that is the whole chain's concern: give it to `voxarray run`.")
 
 
-def _named(step: Step, made: Mapping[str, object], where: str) -> set[str]:
+def _named(words: Sequence[str], after: Collection[str], made: Mapping[str, object], where: str) -> set[str]:
     """The steps whose results a step names. Raises UsageError where one (or one of `after`) is not above it."""
-    named = {name for name, _ in references(step.words)}
-    for name in sorted(named | set(step.after or ())):
+    named = {name for name, _ in references(words)}
+    for name in sorted(named | set(after)):
         if name not in made:
             raise UsageError(
                 f"{where} refers to {name!r}, and no step above it has that name. Above: {', '.join(made) or 'none'}. "

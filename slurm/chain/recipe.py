@@ -18,8 +18,8 @@
     most_failed = 0.1                         # more than this share of items given up stops the chain
     each = { units = ["logmel-kmeans-50", "logmel-kmeans-100"] }           # once for each, as {units}
 
-A step refers to steps above it. One that refers to a fanned-out step (`each`) is fanned out with it. Steps that read
-or extend the same manifest never run at once, whatever `after` says.
+A step refers to steps above it; a value's default may be a reference, too. One that refers to a fanned-out step
+(`each`) is fanned out with it. Steps that read or extend the same manifest never run at once, whatever `after` says.
 """
 
 from __future__ import annotations

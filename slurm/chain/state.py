@@ -144,8 +144,9 @@ def ids() -> list[str]:
 
 
 def find(text: str) -> Optional[str]:
-    """The chain that is meant: its id or the beginning of it (past its recipe's name, which runs may have, too), or
-    its folder. None where there is none such. Raises UsageError where several fit.
+    """The chain that is meant: its id, the beginning of that, or its folder; None where there is none such.
+
+    The beginning goes past the recipe's name, which runs may have, too. Raises UsageError where several fit.
     """
     known = ids()
     name = Path(text).name if Path(text).parent == folder("_").parent else text
