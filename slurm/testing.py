@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import IO, List, Optional, Sequence, Tuple
 
 from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, VoxarrayError
 from pipelines.core.paths import repository
@@ -22,6 +24,9 @@ _ENGINE_PYTHONS = ("3.9", "3.13")
 
 _KILLS = "60"
 """Kills of the storms on each of those; the suite itself has them all (VOXARRAY_KILLS)."""
+
+_AT_ONCE = 2
+"""Checks that run side by side."""
 
 _NO_TESTS = 5
 """pytest's exit status when it selected no test."""
@@ -40,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     suite = [str(python("test")), "-m", "pytest"]
     if argv:
         return _run(suite + list(argv))
-    failed = [title for title, command in _checks(engines) if not _passes(title, command)]
+    failed = _failed(_checks(engines))
     for title in failed:
         places.say(f"FAILED: {title} (its messages are above); the suite runs all the same")
     status = _run(suite)
@@ -89,18 +94,37 @@ def _cache(name: str) -> List[str]:
     return ["-o", f"cache_dir=.pytest_cache/{name}"]
 
 
-def _passes(title: str, command: Sequence[str]) -> bool:
-    places.say(title)
-    return _run(command, VOXARRAY_KILLS=os.environ.get("VOXARRAY_KILLS", _KILLS)) in (DONE, _NO_TESTS)
+def _failed(checks: Sequence[Tuple[str, List[str]]]) -> List[str]:
+    """Run the checks, two at a time, and show what each said once it has ended; the titles of those that failed."""
+    failed = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        said = [(title, pool.submit(_heard, command)) for title, command in checks]
+        for title, future in said:
+            status, text = future.result()
+            places.say(title)
+            sys.stdout.write(text)
+            if status not in (DONE, _NO_TESTS):
+                failed.append(title)
+    return failed
 
 
-def _run(command: Sequence[str], **variables: str) -> int:
-    """Run a program in the repository, its output shown as it comes; its exit status."""
+def _heard(command: Sequence[str]) -> Tuple[int, str]:
+    """Run a program, and keep what it says: its exit status, and that."""
+    with tempfile.TemporaryFile() as file:
+        status = _run(command, file, VOXARRAY_KILLS=os.environ.get("VOXARRAY_KILLS", _KILLS))
+        file.seek(0)
+        return status, file.read().decode(errors="replace")
+
+
+def _run(command: Sequence[str], output: Optional[IO[bytes]] = None, **variables: str) -> int:
+    """Run a program in the repository, its output shown as it comes, or written to a file; its exit status."""
     sys.stdout.flush()
     environment = {**os.environ, "PYTHONPATH": str(repository()), "PYTHONNOUSERSITE": "1", **variables}
     # tools such as ruff and ffmpeg of the environment come first
     environment["PATH"] = os.pathsep.join([str(Path(command[0]).parent), environment.get("PATH", os.defpath)])
-    return subprocess.run(list(command), cwd=repository(), env=environment, check=False).returncode
+    error = None if output is None else subprocess.STDOUT
+    done = subprocess.run(list(command), cwd=repository(), env=environment, stdout=output, stderr=error, check=False)
+    return done.returncode
 
 
 if __name__ == "__main__":
