@@ -30,6 +30,7 @@ COMMANDS = {
     "logs": Command("RUN", "the tasks' logs (--task N, --follow, --errors)", "slurm.tasklogs"),
     "cancel": Command("RUN", "end a run's jobs; what is published stays", "slurm.control", "cancel"),
     "report": Command("RUN", "one HTML page with plots", "slurm.report"),
+    "account": Command("RUN…", "what it cost an hour of audio, what was wasted, what to ask for", "slurm.account"),
     "env": Command("[list|create|check] NAME…", "the pipelines' environments", "slurm.environments"),
     "units": Command("UNITS", "look at packed units, or export them as text", "pipelines.units.export"),
     "import-checkpoint": Command(
@@ -39,6 +40,7 @@ COMMANDS = {
         "import_checkpoint",
     ),
     "wer": Command("MANIFEST", "word error rates: overall, by column, the worst", "slurm.tools", "wer"),
+    "pairs": Command("MANIFEST", "pairs that a language model gets right (sWUGGY, sBLIMP)", "pipelines.score.pairs"),
     "parity": Command("encode MANIFEST", "compare both backends on your files", "slurm.tools", "parity"),
     "doctor": Command("", "is this machine, this cluster, this file system fit? what to do if not", "slurm.doctor"),
     "demo": Command("[DIR]", "a small corpus through the chain, on this machine", "slurm.demo"),

@@ -1,6 +1,6 @@
 """The share of pairs in which a model prefers the right sequence: sWUGGY, sBLIMP, and the like.
 
-    python -m pipelines.score.pairs MANIFEST
+    ./voxarray pairs MANIFEST                  (python -m pipelines.score.pairs)
 
 Each row of a scored manifest says which pair it is of (`pair`) and whether it is the right one (`correct`). Reported
 are the share by log-probability (as the ZeroSpeech challenge counts) and that by log-probability a token. A tie counts
@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
+import msgspec
+
 from pipelines.core import manifest
-from pipelines.core.errors import ManifestError, VoxarrayError, listed
+from pipelines.core.errors import DONE, ManifestError, VoxarrayError, listed
 
 
 class Side(NamedTuple):
@@ -88,28 +90,45 @@ def _wins(wrong: Sequence[Side], right: Sequence[Side], which: int) -> float:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Print the shares of a scored manifest."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.score.pairs",
-        description="The share of pairs in which a model prefers the right sequence (sWUGGY, sBLIMP).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="as `score` wrote it")
-    parser.add_argument("--by", metavar="FIELD", nargs="+", default=["pair"], help="fields that make a pair")
-    parser.add_argument("--correct", metavar="FIELD", default="correct", help="field that is true for the right one")
-    parser.add_argument("--field", metavar="NAME", help="as given to `score`")
-    options = parser.parse_args(arguments)
+    """Print the shares of a scored manifest; returns the exit status."""
+    options = _parser().parse_args(arguments)
     try:
         found = shares(options.manifest, options.field, options.by, options.correct)
     except VoxarrayError as error:
-        print(error, file=sys.stderr)
+        print(f"voxarray: {error}", file=sys.stderr)
         return error.exit_status
+    if options.json:
+        print(msgspec.json.encode(found._asdict()).decode())
+        return DONE
     print(f"pairs                     {found.pairs:,}")
     print(f"right, by log-probability {found.total:.4f}")
     print(f"right, a token            {found.mean:.4f}")
     if found.alone:
         print(f"without a rival           {found.alone:,} (left out)")
-    return 0
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="voxarray pairs",
+        allow_abbrev=False,
+        description="The share of pairs in which a model prefers the right sequence (sWUGGY, sBLIMP): by "
+        "log-probability, and by log-probability a token. A tie counts half.",
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="as `score` wrote it")
+    parser.add_argument(
+        "--by",
+        metavar="FIELD",
+        nargs="+",
+        default=["pair"],
+        help="fields that the two sides of a pair share (default: pair)",
+    )
+    parser.add_argument(
+        "--correct", metavar="FIELD", default="correct", help="true for the right side (default: %(default)s)"
+    )
+    parser.add_argument("--field", metavar="NAME", help="of the model whose scores count, as given to `score`")
+    parser.add_argument("--json", action="store_true", help="one JSON object: pairs, total, mean, alone")
+    return parser
 
 
 if __name__ == "__main__":

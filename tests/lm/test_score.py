@@ -12,6 +12,7 @@ import torch
 from pipelines.core.errors import ManifestError
 from pipelines.language import files, models, scoring
 from pipelines.score import pairs
+from slurm import cli
 from tests.lm import making
 from tests.lm.sources import write
 from tests.units.stage import rows_of
@@ -153,6 +154,8 @@ def test_pairs(tmp_path, capsys):
     assert pairs.main([str(path)]) == 0
     said = capsys.readouterr().out
     assert "0.5000" in said and "0.7500" in said and "1 (left out)" in said
+    assert cli.main(["pairs", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"pairs": 4, "total": 0.5, "mean": 0.75, "alone": 1}
 
 
 def test_pairs_by_several_fields_and_of_one_of_several_models(tmp_path):
@@ -173,10 +176,11 @@ def test_pairs_by_several_fields_and_of_one_of_several_models(tmp_path):
         ({"correct": True, "log_probability": -1.0, "num_tokens": 2}, "no field 'pair'.*--by"),
     ],
 )
-def test_pairs_that_are_none(tmp_path, row, said):
+def test_pairs_that_are_none(tmp_path, capsys, row, said):
     good = [side("a", True, -1.0), side("a", False, -2.0)]
     with pytest.raises(ManifestError, match=said):
         pairs.shares(scored(tmp_path, [*good, row]))
     with pytest.raises(ManifestError, match="has no pairs"):
         pairs.shares(scored(tmp_path, good[:1]))
     assert pairs.main([str(scored(tmp_path, good[:1]))]) == 2
+    assert capsys.readouterr().err.startswith("voxarray: ")
