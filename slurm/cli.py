@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "run": Command("RECIPE NAME=VALUE …", "a chain of pipelines (--list: the recipes)", "slurm.chain.command"),
     "merge": Command("RUN", "merge by hand: parts -> outputs, with the proof", "slurm.control", "run_merge"),
     "status": Command("[RUN]", "how far it is: tasks, speed, time left, failures by cause", "slurm.status"),
     "retry": Command(
