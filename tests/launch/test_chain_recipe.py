@@ -65,7 +65,9 @@ def test_values_with_spaces_stay_one_word(written):
 
 def test_fanned_out_steps_and_those_that_follow_them(written):
     links = written(
-        TWO.replace("[[step]]\nname = \"second\"", 'each = { factor = ["1", "2"], voice = ["x"] }\n[[step]]\nname = "second"')
+        TWO.replace(
+            '[[step]]\nname = "second"', 'each = { factor = ["1", "2"], voice = ["x"] }\n[[step]]\nname = "second"'
+        )
         + '[[step]]\nname = "third"\nrun = "wer {first.manifest}"\nafter = ["second"]\n'
     )
     names = [link.name for link in links]
@@ -87,7 +89,9 @@ def test_what_extends_a_manifest_is_alone_with_it(written):
     assert links[3].after == []
 
 
-commands = st.sampled_from(["tone {m}", "scribe {m} x", "vad /r /s", "sts {m} y", "encode {m} z", "units u", "asr {m}"])
+commands = st.sampled_from(
+    ["tone {m}", "scribe {m} x", "vad /r /s", "sts {m} y", "encode {m} z", "units u", "asr {m}"]
+)
 
 
 @given(drawn=st.lists(st.tuples(commands, st.integers(0, 9), st.booleans()), min_size=1, max_size=7))
@@ -110,7 +114,9 @@ def test_laws_of_the_order(tmp_path_factory, drawn):
     names = [link.name for link in links]
     assert all(names.index(before) < names.index(link.name) for link in links for before in link.after)
     ordered = order(links)
-    on_manifest = [link.name for link in links if "{m" in link.words[1] or "manifest" in link.words[1] or "/m" in link.words[1]]
+    on_manifest = [
+        link.name for link in links if "{m" in link.words[1] or "manifest" in link.words[1] or "/m" in link.words[1]
+    ]
     extending = {link.name for link in links if link.words[0] in ("tone", "scribe", "encode", "asr")}
     for one, other in itertools.combinations(on_manifest, 2):
         if {one, other} & extending:

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from accounting import start_accounting
+from accounting import listens, start_accounting
 from commands import Commands
 from processes import ClusterError, Processes, send, wait_until
 from slurm_conf import Ports, Settings, free_ports, slurm_conf
@@ -178,6 +178,11 @@ class Cluster(Commands):
             return all("UNKNOWN" not in states.get(name, "UNKNOWN") for name in living)
 
         wait_until(registered, 20, "the nodes to register")
+
+    def accounting_up(self) -> None:
+        """Start slurmdbd again after it was killed."""
+        self._daemons().start("slurmdbd", ["slurmdbd", "-D"], self._daemon_environment())
+        wait_until(lambda: self.ports is not None and listens(self.ports.accounting), 60, "slurmdbd to listen")
 
     def reconfigure(self, **changes: Any) -> None:
         """Change settings (say, `max_array_size=17`) by a restart of the controller; `clean` undoes it."""

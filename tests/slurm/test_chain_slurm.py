@@ -1,0 +1,35 @@
+"""A chain on a real Slurm, undisturbed and cancelled: its jobs wait for merges, and need no launcher that lives."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from ordeal.chain import Prepared, Round, contents, prepare
+from processes import wait_until
+
+
+@pytest.fixture(scope="module")
+def prepared(slurm_here, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.mark.deadline(240)
+def test_a_chain_goes_on_by_itself_and_again_when_cancelled(cluster, tmp_path, prepared):
+    one = Round(cluster, tmp_path / "home", prepared, random.Random(1))
+    assert one.start().wait(timeout=60) == 0, "the command returns once the first step is submitted"
+    chain = next(one.home.glob("output/chains/*/chain.json")).parent.name
+    names = [row["name"].split(".")[0] for row in cluster.squeue()]
+    assert names.count("chain") == 1
+    assert one.voxarray("status", chain) == 0
+    wait_until(lambda: one.state().get("vad") == "done", 90, "the first step's merge to be followed", 0.3)
+    assert one.voxarray("cancel", chain) == 0
+    wait_until(lambda: not cluster.squeue(), 60, "the queue to empty", 0.3)
+    time.sleep(1)
+    assert not one.is_done()
+    assert one.start().wait(timeout=60) == 0
+    wait_until(one.is_done, 150, "the chain to end", 0.3)
+    one.prove()
+    assert contents(one.home) == prepared.expected
+    assert {len(run.launches()) for name, run in one.runs().items() if name == "vad"} == {1}, "it was not done again"
