@@ -33,7 +33,8 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
         return [*rows, ("items", f"known once {open_reference.args[0]} is done"), *_asked(order, link)]
     except VoxarrayError as error:
         # what is missing now may be what the steps before it will have made
-        why = f"known once {', '.join(link.after)} is done" if link.after else str(error)
+        verb = "is" if len(link.after) == 1 else "are"
+        why = f"known once {' and '.join(link.after)} {verb} done" if link.after else str(error)
         return [*rows, ("items", why), *_asked(order, link)]
     decision = found.decision
     assert decision is not None
