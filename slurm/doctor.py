@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes.util
 import json
 import os
@@ -12,33 +13,66 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from pipelines.core import paths, registry
-from pipelines.core.errors import DONE, NOT_FIT
+from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED
 from slurm import cluster, environments, flags, local, profile, resources
-from slurm.probes import BAD, GOOD, NOTE, Finding, file_system, space
+from slurm.probes import BAD, GOOD, NOTE, UNKNOWN, Finding, file_system, space
 
 _SLOW_S = 5.0
-_MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "NOT "}
+_MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "NOT ", UNKNOWN: "?   "}
 _NEEDED = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look at everything, and tell; returns 0 where it is fit, 3 where it is not."""
+_EPILOG = """\
+`--cluster` takes a minute or two once its job has started: what the nodes' file systems do between two nodes (links,
+exclusive creation, locks, how late a node sees another's files), clocks, Slurm's limits, and whether each environment
+imports there. Its job is cancelled by Ctrl-C, and its files are removed.
+Exit status: 0 fit; 1 something could not be looked at; 2 usage; 3 not fit."""
+
+
+def build_parser() -> flags.Parser:
+    """The command line of `doctor`."""
     parser = flags.Parser(
         prog="voxarray doctor",
         description="Look whether this machine, its cluster and its file system are fit, and say what to do if not.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="the findings as JSON, for programs")
-    parser.add_argument("--nodes", metavar="N", help="also ask N compute nodes at once, through srun (1 to 2 minutes)")
-    parser.add_argument("--partition", metavar="NAME", help="… of this partition")
-    options = parser.parse(arguments)
+    shared = parser.add_argument_group("the cluster's nodes")
+    shared.add_argument("--cluster", action="store_true", help="probe compute nodes, too, with one short job")
+    shared.add_argument("--nodes", metavar="N", help="how many nodes (default: 2); means --cluster")
+    for name in ("partition", "account", "qos", "constraint"):
+        shared.add_argument(f"--{name}", metavar="NAME", help=f"Slurm's --{name} (default: the profile's)")
+    shared.add_argument("--gpus", metavar="[TYPE:]N", help="where a partition takes no jobs without a GPU")
+    shared.add_argument("--profile", metavar="NAME", help="settings of a cluster, see slurm/profiles/README.md")
+    shared.add_argument("--patience", metavar="MINUTES", help="wait so long for the job to start (default: 15)")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look at everything, and tell; returns 0 where it is fit, 1 where that could not be seen, 3 where it is not."""
+    options = build_parser().parse(arguments)
+    wish = None
+    if options.cluster or options.nodes is not None:
+        from slurm import doctor_cluster
+
+        wish = doctor_cluster.Wish.of(options)
     findings = [finding for look in (machine, storage, installed, slurm) for finding in look()]
-    if options.nodes is not None:
-        findings += compute_nodes(resources.positive("--nodes", options.nodes), options.partition)
-    print(json.dumps([finding._asdict() for finding in findings], indent=2) if options.json else told(findings))
-    return NOT_FIT if any(finding.standing == BAD for finding in findings) else DONE
+    if wish is not None:
+        findings += doctor_cluster.examine(wish)
+    print(json.dumps([as_json(finding) for finding in findings], indent=2) if options.json else told(findings))
+    standings = {finding.standing for finding in findings}
+    return NOT_FIT if BAD in standings else SOME_FAILED if UNKNOWN in standings else DONE
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """A finding for programs: topic, name, standing, seen, remedy, and `measured` where there are numbers."""
+    value = finding._asdict()
+    measured = dict(value.pop("measured"))
+    return {**value, "measured": measured} if measured else value
 
 
 def told(findings: Sequence[Finding]) -> str:
@@ -51,8 +85,12 @@ def told(findings: Sequence[Finding]) -> str:
         lines.append(f"  {_MARKS[finding.standing]} {finding.name}: {finding.seen}")
         if finding.remedy:
             lines.append(f"       -> {finding.remedy}")
-    bad = [finding for finding in findings if finding.standing == BAD]
-    verdict = "Not fit: see what is marked NOT." if bad else "Fit."
+    standings = {finding.standing for finding in findings}
+    verdict = "Fit."
+    if BAD in standings:
+        verdict = "Not fit: see what is marked NOT."
+    elif UNKNOWN in standings:
+        verdict = "Fit as far as could be seen: what is marked ? could not be looked at."
     return "\n".join([*lines[1:], "", verdict])
 
 
@@ -138,20 +176,10 @@ def slurm() -> Iterator[Finding]:
     )
     for name, look in (("controller", _controller), ("partitions", _partitions), ("munge", _munge), ("sacct", _sacct)):
         yield _asked(topic, name, look)
+    seen = "`doctor --cluster` probes two of them: locks, how late files are seen, clocks, environments"
+    yield Finding(topic, "compute nodes", GOOD, seen)
     names = ", ".join(sorted(profile.known())) or "none"
     yield Finding(topic, "profiles", GOOD, f"{names} (--profile NAME; your own go into {profile.folders()[0]})")
-
-
-def compute_nodes(count: int, partition: Optional[str]) -> list[Finding]:
-    """The file system as several nodes share it."""
-    from slurm import nodes
-
-    why = cluster.fitness()
-    if why is not None:
-        return [Finding("nodes", "probe", BAD, f"--nodes needs a cluster, and {why}", "give it on a login node")]
-    ready = [name for name in wanted_environments() if environments.is_ready(name)]
-    python = environments.python(ready[0]) if ready else Path(sys.executable)
-    return nodes.ask(paths.home() / "output", count, python, partition)
 
 
 Look = Callable[[], "tuple[str, str, str]"]

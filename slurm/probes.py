@@ -8,22 +8,29 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 GOOD, NOTE, BAD = "ok", "note", "not fit"
+UNKNOWN = "not seen"
+"""It could not be looked at this time."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: how it stands, what was seen, and what to do about it where it is not well."""
+    """One thing that was looked at: how it stands, what was seen, and what to do about it where it is not well.
+
+    `measured`: the numbers behind it, for programs.
+    """
 
     topic: str
     name: str
     standing: str
     seen: str
     remedy: str = ""
+    measured: Mapping[str, Any] = MappingProxyType({})
 
 
-_LOCAL_LOCKS = {
+LOCAL_LOCKS = {
     "nolock": "locks hold on one node only",
     "local_lock=all": "locks hold on one node only",
     "local_lock=flock": "locks hold on one node only",
@@ -66,7 +73,7 @@ def file_system(folder: Path) -> list[Finding]:
 
 def _kind(topic: str, place: Path) -> Finding:
     kind, options = mount(place.resolve())
-    for option, what in _LOCAL_LOCKS.items():
+    for option, what in LOCAL_LOCKS.items():
         if option in options.split(","):
             return Finding(
                 topic, "type", NOTE, f"{kind}, mounted {option}: {what}; results stay right, work may be done twice"

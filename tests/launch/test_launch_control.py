@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import merge_manifest
 from pipelines.core.errors import EnvironmentNotFit
-from slurm import cli, demo, doctor, environments, nodes, probes
+from slurm import cli, demo, doctor, environments, probes
 from tests.launch.conftest import make_environment
 from tests.launch.place import wait_until
 
@@ -188,41 +188,6 @@ def test_every_finding_that_is_not_well_says_what_to_do():
     )
     assert "-> do this" in text
     assert text.endswith("Not fit: see what is marked NOT.")
-
-
-@pytest.mark.parametrize(
-    ("changes", "name", "standing"),
-    [
-        ({}, "lock", "ok"),
-        ({"won": 1}, "link", "not fit"),
-        ({"lock": "entered"}, "lock", "note"),
-        ({"lock": "none"}, "lock", "note"),
-        ({"lag_s": 9.0}, "visibility", "note"),
-        ({"skew_s": -60.0}, "clock", "note"),
-    ],
-)
-def test_compute_nodes_are_judged(changes, name, standing):
-    first = {"host": "n1", "won": 1, "lock": "held", "lag_s": 0.0, "skew_s": 0.0}
-    second = {"host": "n2", "won": 0, "lock": "refused", "lag_s": 0.1, "skew_s": 0.1, **changes}
-    found = {finding.name: finding.standing for finding in nodes.judge("t", 2, [first, second])}
-    assert found[name] == standing
-    assert sum(value != "ok" for value in found.values()) == (standing != "ok")
-
-
-def test_nodes_that_see_another_file_system(tmp_path):
-    (finding,) = nodes.judge("t", 2, [{"host": "n1"}])
-    assert finding.standing == "not fit"
-    assert "VOXARRAY_HOME" in finding.remedy
-
-
-def test_probe_on_one_node(tmp_path):
-    assert nodes.probe(tmp_path, 0, 1)["lock"] == "held"
-
-
-def test_nodes_need_a_cluster(place, monkeypatch, capsys):
-    monkeypatch.setenv("PATH", str(place.root))
-    assert cli.main(["doctor", "--nodes", "2"]) == 3
-    assert "--nodes needs a cluster" in capsys.readouterr().out
 
 
 # -- demo

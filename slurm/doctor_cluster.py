@@ -1,0 +1,195 @@
+"""`doctor --cluster`: one short job on several nodes finds out what file systems, clocks and limits really do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple, Optional
+
+import msgspec
+
+from pipelines.core import paths, registry
+from slurm import cluster, environments, profile, resources, submit
+from slurm.probes import BAD, NOTE, UNKNOWN, Finding
+from slurm.probing import job, judge, limits, places
+from slurm.probing.talk import PATIENCE_S
+from slurm.request import Request
+from slurm.resources import Description
+
+NODES = 2
+PATIENCE_MIN = 15
+"""How long the job may wait in the queue, unless another time is asked for."""
+_MINUTE_S = 60.0
+_OWN = {"cpus": 1, "gpus": "0", "mem": "4G", "time": job.TIME_MIN}
+"""What the job asks for: an environment's imports take up to a few GB."""
+_BETWEEN = (
+    "locks between nodes, who wins a name, and how late one node sees another's files were not probed: "
+    "{why}; the rest was"
+)
+_STATUSES = {
+    job.NO_FOLDER: "a node does not see {home}: put VOXARRAY_HOME on a file system that every node sees",
+    job.NO_REPOSITORY: "a node does not see {repository}: put the repository on a file system that every node sees",
+    job.NO_PYTHON: "no Python of voxarray's runs on a node: make the environments where every node sees them, with a "
+    "Python that the nodes have (VOXARRAY_ENVS, VOXARRAY_PYTHON)",
+    job.NO_SRUN: "there is no srun on the nodes, with which tasks are started: ask your cluster's support",
+}
+
+
+class Wish(NamedTuple):
+    """What the command line asks for; None where the profile and the cluster decide."""
+
+    nodes: Optional[int] = None
+    partition: Optional[str] = None
+    account: Optional[str] = None
+    qos: Optional[str] = None
+    constraint: Optional[str] = None
+    gpus: Optional[str] = None
+    profile: Optional[str] = None
+    patience_min: int = PATIENCE_MIN
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Wish:
+        """The wish of a command line. UsageError where a number is none."""
+        names = ("partition", "account", "qos", "constraint", "gpus", "profile")
+        return cls(
+            nodes=None if options.nodes is None else resources.positive("--nodes", options.nodes),
+            patience_min=resources.positive("--patience", options.patience or PATIENCE_MIN),
+            **{name: getattr(options, name) for name in names},
+        )
+
+
+def examine(wish: Wish) -> list[Finding]:
+    """The findings about the cluster. UsageError where the wish makes no sense."""
+    why = cluster.fitness()
+    if why is not None:
+        remedy = "give it on a login node; on a single machine, `doctor` alone says all there is"
+        return [Finding("cluster", "probe", BAD, f"--cluster needs a cluster, and {why}", remedy)]
+    wanted = request(wish)
+    try:
+        found = limits.partition(wanted.partition)
+        config = cluster.settings(patience_s=0)
+    except cluster.CommandError as error:
+        if wanted.partition and "partition" in error.said.lower():
+            remedy = "`sinfo -s` lists the partitions; name one with --partition, or in a profile"
+            return [Finding("cluster", "partition", BAD, f"there is no partition {wanted.partition}", remedy)]
+        return [Finding("cluster", "controller", BAD, str(error), "try again in a minute, or ask your support")]
+    if found is None:
+        remedy = "name one with --partition, or in a profile; `sinfo -s` lists them"
+        return [Finding("cluster", "partition", BAD, "there is no default partition, and none was named", remedy)]
+    descriptions = [resources.describe(folder) for folder in registry.folders().values()]
+    findings = list(limits.findings(config, found, descriptions))
+    wanted = msgspec.structs.replace(wanted, time=min(wanted.time, found.minutes or wanted.time))
+    nodes = min(wish.nodes or NODES, found.nodes)
+    if nodes < (wish.nodes or NODES):
+        findings.append(_fewer(found, nodes))
+    return [*findings, *_probed(wanted, nodes, ready(descriptions), wish.patience_min * _MINUTE_S)]
+
+
+def request(wish: Wish) -> Request:
+    """The probe's job: placed as runs would be, by command line, profile and sbatch's variables; small."""
+    chosen = profile.load(wish.profile, "doctor")
+    given = {name: getattr(wish, name) for name in ("partition", "account", "qos", "constraint", "gpus")}
+    where = {key: value for key, value in chosen.settings.items() if key in given}
+    description = Description("doctor", Path(), "", "", "", _OWN)
+    settings = resources.resolve(description, where, chosen.name, {**given, "time": job.TIME_MIN})
+    return Request.of(settings, sbatch=chosen.sbatch)
+
+
+def ready(descriptions: list[Description]) -> list[str]:
+    """The environments that the pipelines run in and that are made."""
+    names = {name for each in descriptions for name in (each.environment, *each.environments.values())}
+    return [name for name in sorted(names) if environments.is_ready(name)]
+
+
+def _fewer(found: limits.Partition, nodes: int) -> Finding:
+    if nodes > 1:
+        return Finding(
+            "cluster", "nodes", NOTE, f"partition {found.name} gives a job {nodes} nodes at most: so many took part"
+        )
+    why = f"partition {found.name} has, or gives a job, one node"
+    return Finding(
+        "cluster", "nodes", NOTE, _BETWEEN.format(why=why), "name a larger one with --partition, if there is one"
+    )
+
+
+def _probed(wanted: Request, nodes: int, names: list[str], patience_s: float) -> list[Finding]:
+    """Run the job, and judge what its nodes say. However this ends, the job is ended and what was made is removed."""
+    groups = places.grouped(places.used())
+    line = job.Line()
+    try:
+        order = {
+            "nodes": nodes,
+            "patience_s": PATIENCE_S,
+            "folders": places.order(groups),
+            "environments": names,
+            "commands": _commands(wanted),
+        }
+        probe = job.Probe(places.words(groups), nodes, line.show)
+        with _stoppable():
+            try:
+                outcome = _outcome(probe, order, wanted, patience_s)
+            finally:
+                probe.end()
+    except cluster.CommandError as error:
+        said = error.said.replace("sbatch: ", "").replace("error: ", "")
+        return [Finding("cluster", "probe", BAD, f"Slurm refused the probe's job: {said}", submit.advice(error.said))]
+    finally:
+        line.clear()
+        places.remove(groups)
+    return [*_ended(outcome), *(judge.judge(order, outcome.answers) if outcome.answers else [])]
+
+
+def _outcome(probe: job.Probe, order: dict[str, Any], wanted: Request, patience_s: float) -> job.Outcome:
+    folder = probe.talk.folder.parent
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    pythons = [str(environments.python(name)) for name in order["environments"]] + [sys.executable, "python3"]
+    probe.submit(job.script(folder, probe.nodes, wanted, pythons))
+    return probe.wait(patience_s)
+
+
+def _commands(wanted: Request) -> dict[str, list[str]]:
+    """What a node is asked to try: to look at its job, and to submit one as a sweep would, without doing it."""
+    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in job.placing(wanted).items()]
+    return {
+        "scontrol": ["scontrol", "show", "config"],
+        "sbatch": ["sbatch", "--test-only", "--time=10", *options, "--wrap=true"],
+    }
+
+
+def _ended(outcome: job.Outcome) -> list[Finding]:
+    """What there is to say of a job that did not come to its end."""
+    silent = outcome.nodes - len(outcome.answers)
+    if outcome.end == "done":
+        return []
+    if outcome.end == "queue":
+        seen = f"did not start within {outcome.waited_s / _MINUTE_S:.0f} minutes: {outcome.why}"
+        remedy = "again with --patience MINUTES, at another time, or with another --partition or --qos"
+        return [Finding("cluster", "probe", UNKNOWN, seen, remedy)]
+    if outcome.status in _STATUSES:
+        text = _STATUSES[outcome.status].format(home=paths.home(), repository=paths.repository())
+        seen, _, remedy = text.partition(": ")
+        return [Finding("cluster", "probe", BAD, seen, remedy)]
+    last = "; ".join(f"{answer['host']} came to {answer['at']!r}" for answer in outcome.answers.values())
+    seen = f"{silent} of {outcome.nodes} nodes said nothing" if silent else f"it did not come to its end: {last}"
+    seen += f"; {outcome.said}" if outcome.said else ""
+    remedy = "the nodes' own mounts differ, or hang: ask your cluster's support; again with another --partition"
+    return [Finding("cluster", "probe", BAD if outcome.end == "ended" else UNKNOWN, seen, remedy)]
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A terminal that goes away, or SIGTERM, is taken like Ctrl-C: the job is cancelled, and the files are removed."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

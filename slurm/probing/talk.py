@@ -1,0 +1,116 @@
+"""Words between the programs of one probe, as small files of one folder: said by a rename, heard by polling.
+
+Standard library only. Whoever waits, waits with a limit: a file system that shows nothing ends in `SilenceError`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+LOGIN = "login"
+"""The speaker on the machine that gave the command."""
+PATIENCE_S = 75.0
+"""Longer than an NFS client may keep a folder's listing (60 s)."""
+_LEAD_S = 0.2
+_NUDGE_S = 0.5
+
+
+class SilenceError(TimeoutError):
+    """A word was not heard in time."""
+
+
+def wait(holds: Callable[[], bool], patience_s: float) -> Optional[float]:
+    """Seconds until something held, looked at more and more rarely (every 1 to 50 ms); None where it never did."""
+    begun = time.monotonic()
+    while not holds():
+        elapsed = time.monotonic() - begun
+        if elapsed > patience_s:
+            return None
+        time.sleep(min(0.05, 0.001 + elapsed / 20))
+    return time.monotonic() - begun
+
+
+class Talk:
+    """One speaker among those that share a folder. Speakers: `0`, `1`, … by node, and `login`."""
+
+    def __init__(
+        self, folder: Path, speaker: str, nodes: int, patience_s: float = PATIENCE_S, prefix: str = ""
+    ) -> None:
+        self.folder, self.speaker, self.nodes = folder, speaker, nodes
+        self.patience_s, self._prefix = patience_s, prefix
+        self._counter = itertools.count()
+        self._nudged = 0.0
+
+    @property
+    def others(self) -> list[str]:
+        """The other nodes."""
+        return [str(rank) for rank in range(self.nodes) if str(rank) != self.speaker]
+
+    def about(self, topic: str) -> Talk:
+        """The same speaker with another topic: its words are apart from all others."""
+        return Talk(self.folder, self.speaker, self.nodes, self.patience_s, f"{self._prefix}{topic}.")
+
+    def say(self, word: str, value: Any = None) -> None:
+        """Say a word, or say it anew with another value."""
+        path = self._path(self.speaker, word)
+        private = path.with_name(f".{path.name}.{os.getpid()}-{next(self._counter)}.tmp")
+        private.write_text(json.dumps({"value": value}), encoding="utf-8")
+        os.replace(private, path)
+
+    def said(self, speaker: str, word: str) -> Optional[Dict[str, Any]]:
+        """`{"value": …}` as last said; None where nothing is seen yet."""
+        with suppress(OSError, ValueError):
+            found: Dict[str, Any] = json.loads(self._path(speaker, word).read_text(encoding="utf-8"))
+            return found
+        return None
+
+    def hear(self, speaker: str, word: str, patience_s: Optional[float] = None) -> Any:
+        """The value of a word, once it is said. SilenceError where it is not heard in time."""
+        limit = self.patience_s if patience_s is None else patience_s
+        begun = time.monotonic()
+
+        def heard() -> bool:
+            if time.monotonic() - begun > _NUDGE_S:
+                self.nudge()
+            return self.said(speaker, word) is not None
+
+        if wait(heard, limit) is None:
+            raise SilenceError(f"nothing was heard from {_name(speaker)} within {limit:.0f} s ({self._prefix}{word})")
+        return (self.said(speaker, word) or {}).get("value")
+
+    def nudge(self) -> None:
+        """Make a network file system look at the folder anew: its client does so once it has changed it itself."""
+        if time.monotonic() - self._nudged > _NUDGE_S:
+            self._nudged = time.monotonic()
+            path = self.folder / f".look-{self.speaker}-{os.getpid()}-{next(self._counter)}"
+            with suppress(OSError):
+                path.touch()
+                path.unlink()
+                list(self.folder.iterdir())
+
+    def meet(self, word: str, patience_s: Optional[float] = None) -> None:
+        """Wait until every node has come so far."""
+        self.say(word)
+        for other in self.others:
+            self.hear(other, word, patience_s)
+
+    def start(self, word: str) -> None:
+        """Meet, and go on at the same moment, as far as the clocks agree."""
+        self.meet(f"{word}.ready")
+        if self.speaker == "0":
+            self.say(f"{word}.go", time.time() + _LEAD_S)
+        moment = self.hear("0", f"{word}.go")
+        time.sleep(max(0.0, min(_LEAD_S, moment - time.time())))
+
+    def _path(self, speaker: str, word: str) -> Path:
+        return self.folder / f"{self._prefix}{word}.{speaker}"
+
+
+def _name(speaker: str) -> str:
+    return "the login node" if speaker == LOGIN else f"node {speaker}"
