@@ -20,7 +20,8 @@ _COLUMNS = [
     Column("left", right=True, spare=3),
     Column("last sign", right=True),
 ]
-_STYLES = {"running": "green", "queued": "yellow", "planned": "yellow", "merged": "dim", "finished": "green"}
+STYLES = {"running": "green", "queued": "yellow", "planned": "yellow", "merged": "dim", "finished": "green"}
+"""A run's state → its colour; red where it is none of these."""
 
 
 def render(views: Sequence[Standing], terminal: Terminal, more: int) -> list[str]:
@@ -40,7 +41,7 @@ def _row(view: Standing, terminal: Terminal) -> list[str]:
     return [
         terminal.paint(view.run.id, "bold"),
         view.run.plan.pipeline,
-        terminal.paint(view.state, _STYLES.get(view.state, "red")),
+        terminal.paint(view.state, STYLES.get(view.state, "red")),
         f"{view.items:,}",
         share(view.done + view.quarantined, view.items) if view.items else "",
         amount(view.audio_seconds) if view.audio_seconds else "",

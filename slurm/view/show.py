@@ -3,125 +3,118 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import msgspec
 
+from pipelines.core import paths
 from pipelines.core.errors import DONE, SOME_FAILED, StorageError
 from pipelines.core.run import Run
 from slurm import find
-from slurm.view import run_json, run_text, runs_text
+from slurm.chain import state as chains
+from slurm.view import run_json, run_text, runs_text, watch
 from slurm.view.standing import Looker, Standing
 from slurm.view.text import Terminal
 
 LISTED = 25
 """Runs in the table, unless all are asked for."""
-_FASTEST_S = 0.2
-_OVER = ("merged", "incomplete", "cancelled", "planned")
-"""States in which watching ends: nothing will change by itself."""
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""The terminal's second screen, without a cursor; and back."""
+_LIST_EVERY_S = 10.0
+"""How often a watcher of all runs lists them anew, if no run has come or gone meanwhile."""
 
 
 def show(options: argparse.Namespace) -> int:
     """Do what the options of `status` ask for; returns the exit status."""
+    chain = chains.find(options.run[0]) if len(options.run) == 1 else None
+    if chain is not None:
+        return _show_chain(chain, options)
+    named = [find.run(text) for text in options.run]
     looker = Looker()
-    if options.json:
-        return _print_json(options, looker)
     if options.watch is not None:
-        if sys.stdout.isatty():
-            return _watch(options, looker)
-        print(
-            "The output is no terminal that could be kept up to date, so this is how it stands now.", file=sys.stderr
-        )
-    shown = _look(options, looker)
-    _print(shown.lines)
-    return shown.status
+        return _watch(options, named, looker)
+    runs, more = (named, 0) if named else _newest(every=options.all)
+    views = [view for run in runs if (view := _looked(looker, run, is_named=bool(named))) is not None]
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(_encoded(views, len(named))), indent=2).decode())
+    else:
+        watch.say(_text(views, len(named), more, every_task=options.tasks))
+    return _exit_status(views) if named else DONE
 
 
-class _Shown(NamedTuple):
-    """What the command shows at one moment, its exit status, and whether there is nothing more to wait for."""
+def _show_chain(chain: str, options: argparse.Namespace) -> int:
+    """`status CHAIN`, in all its forms."""
+    from slurm.view import watch_chain
 
-    lines: list[str]
-    status: int
-    over: bool
-
-
-def _print(lines: Sequence[str]) -> None:
-    """Print, with what the terminal's encoding lacks replaced."""
-    encoding = sys.stdout.encoding or "ascii"
-    for line in lines:
-        print(line.encode(encoding, "replace").decode(encoding))
+    return watch_chain.show(chain, options.watch, as_json=options.json)
 
 
-def _look(options: argparse.Namespace, looker: Looker) -> _Shown:
+def _encoded(views: list[Standing], named: int) -> dict[str, Any]:
+    """One run that was named in full; several, or all, as a list."""
+    return run_json.run(views[0]) if named == 1 and views else run_json.runs(views)
+
+
+def _text(views: list[Standing], named: int, more: int, *, every_task: bool) -> list[str]:
     terminal = Terminal.of(sys.stdout)
-    if options.run is None:
-        views, more = _views(looker, options.all)
-        return _Shown(runs_text.render(views, terminal, more), DONE, False)
-    view = looker.look(find.run(options.run))
-    return _Shown(run_text.render(view, terminal, options.tasks), _exit_status(view), view.state in _OVER)
+    if named == 1 and views:
+        return run_text.render(views[0], terminal, every_task)
+    return runs_text.render(views, terminal, more)
 
 
-def _exit_status(view: Standing) -> int:
-    if view.state in ("planned", "queued", "running"):
-        return DONE
-    return SOME_FAILED if view.quarantined or view.left else DONE
+def _exit_status(views: Sequence[Standing]) -> int:
+    """Whether items failed, or are missing with nothing at work on them."""
+    ended = [view for view in views if view.state not in ("planned", "queued", "running")]
+    return SOME_FAILED if any(view.quarantined or view.left for view in ended) else DONE
 
 
-def _views(looker: Looker, every: bool) -> tuple[list[Standing], int]:
+def _newest(*, every: bool) -> tuple[list[Run], int]:
     """The runs, newest first, and how many older ones were left out."""
     known = find.plans()[::-1]
     chosen = known if every else known[:LISTED]
-    return [view for plan in chosen if (view := _looked(looker, Run(plan))) is not None], len(known) - len(chosen)
+    return [Run(plan) for plan in chosen], len(known) - len(chosen)
 
 
-def _looked(looker: Looker, run: Run) -> Optional[Standing]:
-    """A run for the table; one whose files are damaged is told of and left out."""
+def _looked(looker: Looker, run: Run, *, is_named: bool) -> Optional[Standing]:
+    """A run for the table; one whose files are damaged is told of and left out, if it was not asked for by name."""
     try:
         return looker.look(run)
     except StorageError as error:
+        if is_named:
+            raise
         print(f"voxarray: {error}", file=sys.stderr)
         return None
 
 
-def _print_json(options: argparse.Namespace, looker: Looker) -> int:
-    status = DONE
-    if options.run is None:
-        value = run_json.runs(_views(looker, options.all)[0])
-    else:
-        view = looker.look(find.run(options.run))
-        value, status = run_json.run(view), _exit_status(view)
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-    return status
+def _watch(options: argparse.Namespace, named: list[Run], looker: Looker) -> int:
+    """Keep the view up to date: of named runs until they are over, of all runs until the reader leaves."""
+    views = watch.watch(
+        (lambda: named) if named else _Newest(every=options.all),
+        every_s=options.watch,
+        over=watch.all_over if named else watch.never,
+        encode=(lambda views: _encoded(views, len(named))) if options.json else None,
+        looker=looker,
+    )
+    if views and not options.json and sys.stdout.isatty():
+        watch.say(_text(views, len(named), 0, every_task=options.tasks))
+    if len(views) < len(named):
+        return SOME_FAILED
+    return _exit_status(views) if named else DONE
 
 
-def _watch(options: argparse.Namespace, looker: Looker) -> int:
-    """Keep the screen up to date until the run is over or the user leaves (Ctrl-C)."""
-    shown = _look(options, looker)
-    sys.stdout.write(_ENTER)
-    try:
-        while not shown.over:
-            _draw(shown.lines, shutil.get_terminal_size().lines or 24, options.watch)
-            time.sleep(max(_FASTEST_S, options.watch))
-            shown = _look(options, looker)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
-    _print(shown.lines)
-    return shown.status
+class _Newest:
+    """The runs of the table for a watcher: listed anew when one has come or gone, else now and then."""
 
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+        self._runs: list[Run] = []
+        self._listed, self._changed = float("-inf"), -1
 
-def _draw(lines: Sequence[str], rows: int, every_s: float) -> None:
-    """Rewrite the screen in place: no flicker, nothing scrolls."""
-    shown = list(lines[: rows - 2])
-    hidden = len(lines) - len(shown)
-    more = f"{hidden} lines more than the screen holds; " if hidden else ""
-    shown.append(f"({more}every {every_s:g} s; Ctrl-C leaves, the run goes on)")
-    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in shown) + "\x1b[J")
-    sys.stdout.flush()
+    def __call__(self) -> list[Run]:
+        """The runs, newest first."""
+        try:
+            changed = paths.runs().stat().st_mtime_ns
+        except OSError:
+            changed = -1
+        if changed != self._changed or time.monotonic() - self._listed > _LIST_EVERY_S:
+            self._runs, self._changed, self._listed = _newest(every=self._every)[0], changed, time.monotonic()
+        return self._runs

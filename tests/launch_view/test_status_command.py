@@ -142,13 +142,6 @@ def test_a_damaged_plan_hides_no_other_run(home, moment, capsys):
     assert "launch-000.json" in captured.err
 
 
-def test_watch_without_a_terminal_shows_it_once(running, capsys):
-    assert status.main(["going", "--watch"]) == 0
-    captured = capsys.readouterr()
-    assert "\x1b" not in captured.out
-    assert "no terminal" in captured.err
-
-
 def _in_terminal(home: Path, *arguments: str, **variables: str) -> str:
     """What the command writes to a terminal, ended by Ctrl-C if it does not end by itself."""
     leader, follower = pty.openpty()
