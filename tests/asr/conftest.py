@@ -6,5 +6,4 @@ from tests.asr import elsewhere, models
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "environment(name): runs in that pipeline's environment")
-    config.pluginmanager.register(elsewhere.Elsewhere(lambda _: models.python()), "elsewhere")
+    elsewhere.register(config, lambda name: models.python() if name == "asr" else elsewhere.python(name))

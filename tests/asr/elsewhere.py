@@ -27,6 +27,7 @@ PYTEST = (
     "_hypothesis_globals",
     "_hypothesis_pytestplugin",
     "sortedcontainers",
+    "pygments",
 )
 """What that process takes from the environment of the suite: pure Python, all of it."""
 MARK = "environment"
@@ -49,6 +50,25 @@ class Borrowed:
 
 
 # -- here
+
+
+def register(config, pythons=None):
+    """Let the suite send marked tests elsewhere; of several folders that ask for it, the first counts for all."""
+    if not config.pluginmanager.has_plugin(MARK):
+        config.addinivalue_line("markers", f"{MARK}(name): runs in that pipeline's environment")
+        config.pluginmanager.register(Elsewhere(pythons or python), MARK)
+
+
+def python(name):
+    """The interpreter of an environment. Raises corpus.Missing."""
+    from slurm.envs import places
+    from slurm.envs.definition import find
+    from tests import corpus
+
+    prefix = places.prefix(find(name))
+    if not places.is_current(prefix, find(name)):
+        raise corpus.Missing(f"the environment {name} is not here: ./voxarray env create {name}")
+    return places.python(prefix)
 
 
 class Elsewhere:

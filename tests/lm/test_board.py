@@ -9,10 +9,12 @@ import pytest
 from pipelines.core.errors import Unfinished
 from tests.lm import making
 
-accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+pytestmark = pytest.mark.environment("lm")
 
 
 def test_every_step_is_shown_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     _, drawn = making.sequences(120)
     corpus = making.corpus(tmp_path / "corpus", drawn)
     folder = tmp_path / "model"
@@ -25,7 +27,7 @@ def test_every_step_is_shown_once(tmp_path):
             one.run()
         except Unfinished:
             continue
-    shown = accumulator.EventAccumulator(str(folder))
+    shown = EventAccumulator(str(folder))
     shown.Reload()
     steps = [event.step for event in shown.Scalars("train/bits_per_unit")]
     assert steps == list(range(1, one.progress.step + 1))
