@@ -13,7 +13,6 @@ from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
 from pipelines.core import merge, paths, progress
 from pipelines.core.errors import VoxarrayError
-from pipelines.core.launches import LaunchRecord
 from pipelines.core.progress import Snapshot
 from pipelines.core.run import Run
 from slurm import request
@@ -101,9 +100,9 @@ def account(run: Run) -> Account:
     records = run.records()
     snaps = [progress.snapshot(run, record.number) for record in records]
     attempts = _Attempts(account_work.works(Headers().of(run), snaps))
-    answer = account_sacct.ask(run, records)
+    answer = account_sacct.ask(run, snaps)
     held = [*(_with_use(stretch, attempts) for stretch in answer.stretches)]
-    held += _of_files(run, records, answer, attempts)
+    held += _of_files(run, snaps, answer, attempts)
     receipt = merge.last_receipt(run)
     loading_s, loading_of = _loading(attempts.all)
     lost_s, cut_short = _lost(run, answer, attempts)
@@ -143,10 +142,10 @@ def _with_use(stretch: Stretch, attempts: _Attempts) -> Stretch:
     return stretch._replace(cpu_s=sum(value or 0.0 for value in known), used_by_sacct=False)
 
 
-def _of_files(run: Run, records: Iterable[LaunchRecord], answer: Answer, attempts: _Attempts) -> Iterator[Stretch]:
+def _of_files(run: Run, snaps: Iterable[Snapshot], answer: Answer, attempts: _Attempts) -> Iterator[Stretch]:
     """The attempts at tasks that sacct does not know, as stretches; what they held is what was asked for."""
     told = {(stretch.launch, stretch.task) for stretch in answer.stretches}
-    asked = {record.number: _asked(run, record) for record in records}
+    asked = {snap.record.number: _asked(run, snap) for snap in snaps}
     for work in attempts.all:
         if (work.launch, work.task) not in told:
             yield asked[work.launch]._replace(
@@ -154,15 +153,14 @@ def _of_files(run: Run, records: Iterable[LaunchRecord], answer: Answer, attempt
             )
 
 
-def _asked(run: Run, record: LaunchRecord) -> Stretch:
+def _asked(run: Run, snap: Snapshot) -> Stretch:
     """A stretch of no time that holds what the tasks of a launch asked for, as far as that is on record."""
-    jobs = request.read(run, record.number)
+    jobs, record = request.read(run, snap.record.number), snap.record
     stretch = Stretch(record.number, None, "", 0.0, None, 0.0, used_by_sacct=False)
-    if jobs is None and record.cluster == "slurm":
-        return stretch
     if jobs is None:
         given = _CPUS.search(" ".join(record.argv))
-        return stretch._replace(cpus=int(given[1]) if given else 1, gpus=0)
+        here = record.cluster not in ("slurm", account_sacct.PLAIN) and not account_sacct.within_jobs(snap)
+        return stretch._replace(cpus=int(given[1]) if given else 1) if here else stretch
     wanted = jobs.request
     stretch = stretch._replace(cpus=wanted.cpus, gpus=wanted.gpu_count)
     if jobs.cluster != "slurm":  # this machine holds nobody to memory and time

@@ -9,7 +9,7 @@ import time
 from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from pipelines.core.errors import ClusterNotFit
-from pipelines.core.launches import LaunchRecord
+from pipelines.core.progress import Snapshot
 from pipelines.core.run import Run
 from slurm import cluster, request
 
@@ -17,6 +17,8 @@ _FIELDS = (
     *("JobID", "State", "Start", "End", "ElapsedRaw", "AllocCPUS", "AllocTRES", "ReqMem", "TimelimitRaw"),
     *("TotalCPU", "MaxRSS", "JobName"),
 )
+PLAIN = "sbatch"
+"""The cluster of a launch that an array of plain sbatch made."""
 _TIMEOUT_S = 60.0
 _IDS_AT_ONCE = 500
 _ID = re.compile(r"(\d+)(?:_(\d+))?(?:\.(\w+))?")
@@ -67,9 +69,9 @@ class _Known(NamedTuple):
     is_array: bool
 
 
-def ask(run: Run, records: Iterable[LaunchRecord]) -> Answer:
+def ask(run: Run, snaps: Iterable[Snapshot]) -> Answer:
     """What sacct knows of the jobs of these launches; nothing where none were Slurm's, or where it does not answer."""
-    jobs = {job: known for record in records for job, known in _jobs(run, record)}
+    jobs = {job: known for snap in snaps for job, known in _jobs(run, snap)}
     asked = sorted({known.launch for known in jobs.values()})
     if not jobs:
         return Answer([], [], None)
@@ -86,15 +88,24 @@ def ask(run: Run, records: Iterable[LaunchRecord]) -> Answer:
     return Answer(found, asked, None if found else "sacct knows none of its jobs")
 
 
-def _jobs(run: Run, record: LaunchRecord) -> Iterator[tuple[str, _Known]]:
-    """The job ids of a launch, of the launcher or of a plain array."""
+def _jobs(run: Run, snap: Snapshot) -> Iterator[tuple[str, _Known]]:
+    """The job ids of a launch, of the launcher, of a plain array, or of a plain job that is named as its script."""
+    record = snap.record
     since = float(calendar.timegm(time.strptime(record.created, "%Y-%m-%dT%H:%M:%SZ"))) - _LATE_S
     jobs = request.read(run, record.number)
-    if jobs is None and record.cluster == "slurm" and record.job:
-        yield record.job.split("_")[0], _Known(record.number, 0, None, since, True)
+    if jobs is None and record.cluster == PLAIN and record.job:
+        yield record.job, _Known(record.number, 0, None, since, True)
+    elif jobs is None and record.tasks == 1:  # by hand in a job of another name: that is not all this run's
+        for job in within_jobs(snap):
+            yield job, _Known(record.number, 0, run.plan.pipeline, since, False)
     for job in jobs.jobs if jobs is not None and jobs.cluster == "slurm" else ():
         first = None if job.kind == request.SWEEP else job.first_task
         yield job.job_id, _Known(record.number, first, jobs.name if jobs else None, since, job.kind == request.ARRAY)
+
+
+def within_jobs(snap: Snapshot) -> set[str]:
+    """The jobs that the tasks of a launch say they were in."""
+    return {view.beat.job for view in snap.tasks if view.beat is not None and view.beat.job}
 
 
 def _call(ids: Sequence[str]) -> str:

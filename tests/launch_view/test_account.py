@@ -61,6 +61,12 @@ def step(job: str, rss: str) -> str:
     return f"{job}|COMPLETED|1|2|1|8|cpu=8|||00:00:01|{rss}|batch"
 
 
+def say_the_job(maker: Maker, job: str | None) -> None:
+    """Let the heartbeats of a made run tell that they were in that job, or in none."""
+    for path in maker.folder.glob("state/*/*.heartbeat.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "job": job}))
+
+
 def said(found: Account, width: int = 100) -> str:
     return " ".join("\n".join(account_text.render([found], Terminal(width))).split())
 
@@ -92,10 +98,25 @@ def test_one_process_on_this_machine(moment, sacct, home, argv, cpus):
     maker.plan()
     maker.launch(argv=argv)
     maker.work()
+    say_the_job(maker, None)
     found = account(Run.open(maker.made.run_id()))
     assert found.cost.cpu_s == pytest.approx(cpus * found.cost.time_s)
-    assert (found.cost.mem_mb, found.cost.limit_s, found.cost.gpu_s) == (None, None, 0)
+    assert (found.cost.mem_mb, found.cost.limit_s, found.cost.gpu_s) == (None, None, None)
     assert not (home / "asked").exists(), "there is nothing to ask it"
+
+
+@pytest.mark.parametrize("name", ["tone", "interactive"])
+def test_one_process_in_a_job(moment, sacct, name):
+    """The job of a plain script is the run's; that of a shell is not."""
+    maker = Maker(Made(cluster="process", tasks=1), moment)
+    maker.plan()
+    maker.launch()
+    maker.work()
+    say_the_job(maker, "77")
+    sacct(line("77", NOON - 20, NOON + 100, name=name, cpu="01:00"))
+    found = account(Run.open(maker.made.run_id()))
+    expected = (120, 960, 60) if name == "tone" else (found.held[0].elapsed_s, None, found.held[0].cpu_s)
+    assert (found.cost.time_s, found.cost.cpu_s, found.cost.used_s) == expected
 
 
 def test_on_this_machine_nobody_is_held_to_memory_and_time(moment):
@@ -191,7 +212,7 @@ def test_without_an_answer_the_files_have_to_do(moment, sacct, lines, status, er
 def test_a_plain_array_is_found_by_its_job(moment, sacct):
     maker = Maker(Made(tasks=2), moment)
     maker.plan()
-    maker.launch(job="100")
+    maker.launch(job="100", cluster="sbatch")
     maker.work()
     run = Run.open(maker.made.run_id())
     unknown = account(run)
