@@ -20,6 +20,8 @@ from slurm_conf import Settings
 
 sys.path.insert(0, str(REPOSITORY))
 
+from ordeal.chain import Prepared, prepare
+
 from tests import corpus as recordings
 
 SPEECH = 160
@@ -113,6 +115,12 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Referen
         bad = sum(bool(row["error"]) for row in csv.DictReader(file))
     assert bad == 3
     return Reference(stem, bad)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A chain's recordings, recipe and codebook, and what it makes where nothing happens to it."""
+    return prepare(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture

@@ -6,18 +6,13 @@ import random
 import time
 
 import pytest
-from ordeal.chain import Prepared, Round, contents, prepare
+from ordeal.chain import Round, contents
 from processes import wait_until
 
 
-@pytest.fixture(scope="module")
-def prepared(slurm_here, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare(tmp_path_factory.mktemp("chain"))
-
-
 @pytest.mark.deadline(240)
-def test_a_chain_goes_on_by_itself_and_again_when_cancelled(cluster, tmp_path, prepared):
-    one = Round(cluster, tmp_path / "home", prepared, random.Random(1))
+def test_a_chain_goes_on_by_itself_and_again_when_cancelled(cluster, tmp_path, undisturbed):
+    one = Round(cluster, tmp_path / "home", undisturbed, random.Random(1))
     assert one.start().wait(timeout=60) == 0, "the command returns once the first step is submitted"
     chain = next(one.home.glob("output/chains/*/chain.json")).parent.name
     names = [row["name"].split(".")[0] for row in cluster.squeue()]
@@ -31,5 +26,5 @@ def test_a_chain_goes_on_by_itself_and_again_when_cancelled(cluster, tmp_path, p
     assert one.start().wait(timeout=60) == 0
     wait_until(one.is_done, 150, "the chain to end", 0.3)
     one.prove()
-    assert contents(one.home) == prepared.expected
+    assert contents(one.home) == undisturbed.expected
     assert {len(run.launches()) for name, run in one.runs().items() if name == "vad"} == {1}, "it was not done again"

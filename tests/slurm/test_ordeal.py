@@ -7,22 +7,17 @@ import random
 
 import pytest
 from ordeal.__main__ import small_disk
-from ordeal.chain import Prepared, Round, prepare
+from ordeal.chain import Round
 
 SEED = os.environ.get("VOXARRAY_SEED", "20261121")
 FAULTS, ROUNDS = 32, 2
 
 
-@pytest.fixture(scope="module")
-def prepared(slurm_here, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare(tmp_path_factory.mktemp("ordeal"))
-
-
 @pytest.mark.deadline(480)
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_a_chain_under_faults(cluster, tmp_path, prepared, number):
+def test_a_chain_under_faults(cluster, tmp_path, undisturbed, number):
     with small_disk(tmp_path / "disk") as disk:
-        one = Round(cluster, disk / "home", prepared, random.Random(f"{SEED} {number}"))
+        one = Round(cluster, disk / "home", undisturbed, random.Random(f"{SEED} {number}"))
         hits = one.storm(FAULTS)
         one.settle()
         for entry in one.weather.log:

@@ -11,7 +11,7 @@ import pytest
 from brake import workers
 from processes import ClusterError, send, wait_until
 
-SECONDS = 15
+SECONDS = 10
 SEED = int(os.environ.get("VOXARRAY_SEED", "20261121"))
 
 
