@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from pipelines.lm import parallel
+
+log = logging.getLogger(__name__)
 
 
 class Board:
@@ -35,6 +38,7 @@ def opened(folder: Path, step: int) -> Iterator[Board]:
 def _writer(folder: Path, step: int) -> Optional[Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    except ImportError as error:
+        log.warning("No curves for TensorBoard: %s. The leaderboard has them all the same.", error)
         return None
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -24,7 +24,8 @@ LAST = "last.pt"
 class Progress(msgspec.Struct):
     """Where a training stands. `update`: updates of this epoch that are done; `waited`: epochs since the best.
 
-    `nats`, `tokens`: sums over this epoch; `history`: one entry an epoch; `seconds`: time spent, over all attempts.
+    `nats`, `tokens`: sums over this epoch; `tokens_computed`: those that were read, with the padding of their batches;
+    `history`: one entry an epoch; `seconds`: time spent, over all attempts.
     """
 
     epoch: int = 0
@@ -33,6 +34,7 @@ class Progress(msgspec.Struct):
     nats: float = 0.0
     tokens: int = 0
     tokens_read: int = 0
+    tokens_computed: int = 0
     best: float = math.inf
     waited: int = 0
     seconds: float = 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from pipelines.core import manifest
 from pipelines.core.errors import LISTED, ManifestError, listed
 from pipelines.language.files import UnitsOf
-from pipelines.units.packed import PackedUnits, Units
+from pipelines.units.packed import PackedUnits, Units, shard_name
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -92,7 +94,9 @@ class Corpus:
         folder, size = self.units.folder, self.vocabulary_size
         for shard in range(self.units.description.shards):
             start = 0
-            for block in _blocks(folder / f"units-{shard:05d}.npy"):
+            last = index[bisect_right(index[:, 0], shard) - 1]  # shards follow each other
+            needed = int(last[1] + last[2]) if last[0] == shard else 0
+            for block in _blocks(folder / shard_name("units", shard), needed):
                 if int(block.max()) >= size:
                     place = start + int(np.argmax(block >= size))
                     rows = np.flatnonzero((index[:, 0] == shard) & (index[:, 1] <= place))
@@ -100,13 +104,30 @@ class Corpus:
                 start += len(block)
 
 
-def _blocks(path: Path) -> Iterator[Units]:
-    """The units of a shard, read and not mapped: what is looked at once should not count as this process's memory."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        while data := file.read(2 * _BLOCK):
-            yield np.frombuffer(data, "<u2")
+def _blocks(path: Path, needed: int) -> Iterator[Units]:
+    """The units of a shard, read and not mapped: what is looked at once should not count as this process's memory.
+
+    Raises ManifestError where it does not hold the `needed` units that the index speaks of, one uint16 each.
+    """
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            whole = path.stat().st_size - file.tell() >= kind.itemsize * math.prod(shape) and shape >= (needed,)
+            if kind != np.dtype("<u2") or len(shape) != 1 or not whole:
+                raise _damaged(path, f"it holds {kind} of shape {shape}{'' if whole else ', and not all of them'}")
+            while data := file.read(2 * _BLOCK):
+                yield np.frombuffer(data, "<u2")
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, what: str) -> ManifestError:
+    return ManifestError(
+        f"{path} is no shard of packed units, or not whole: {what}. Units are uint16 in one dimension, as many as "
+        "index.npy speaks of. It is published whole, so it was changed, cut off in a copy, or made by something else: "
+        "copy it anew, or encode into another DATASET."
+    )
 
 
 def _foreign(folder: Path, row: int, unit: int, size: int) -> ManifestError:

@@ -79,6 +79,9 @@ def train(order: Order, stopping: Callable[[], bool]) -> None:
     }
     if parallel.rank() == 0:
         store.replace(folder / METRICS, store.pretty(metrics))
+        read, computed = progress.tokens_read, progress.tokens_computed
+        real = 100 * read / max(1, computed)
+        log.info("%d tokens were read; %.1f %% of the tokens that were computed were real.", read, real)
 
 
 def _source(order: Order) -> Source:

@@ -36,6 +36,7 @@ class _Step(NamedTuple):
     number: int
     nats: Tensor
     tokens: int
+    computed: int
     rate: float
 
 
@@ -126,6 +127,7 @@ class Trainer:
         """
         step, settings = self.progress.step, self._settings
         tokens = sum(int(self._lengths[numbers].sum()) for numbers in group)
+        computed = sum(len(numbers) * int(self._lengths[numbers].max()) for numbers in group)
         rate = settings["learning_rate"] * schedule(settings, step, self._total)
         for entry in self._optimiser.param_groups:
             entry["lr"] = rate
@@ -141,7 +143,7 @@ class Trainer:
         nats, self._stops = parallel.total(self.model, nats, self._asked())
         nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip"])
         self._optimiser.step()
-        return _Step(step + 1, nats, tokens, rate)
+        return _Step(step + 1, nats, tokens, computed, rate)
 
     def _nats(self, numbers: Ints) -> Tensor:
         batch = batching.collate(self._corpus, self._pieces, numbers).to(self._device)
@@ -157,6 +159,7 @@ class Trainer:
             self.progress.nats += nats
             self.progress.tokens += step.tokens
             self.progress.tokens_read += step.tokens
+            self.progress.tokens_computed += step.computed
             shown.add(step.number, "train/bits_per_unit", nats / step.tokens / math.log(2))
             shown.add(step.number, "train/learning_rate", step.rate)
         self._unseen.clear()

@@ -98,6 +98,37 @@ def test_units_outside_of_the_vocabulary_are_named(tmp_path, unit):
         read(path, folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("int64", "it holds int64"),
+        ("float32", "it holds float32"),
+        (">u2", "it holds >u2"),
+        ("table", r"of shape \(9, 1\)"),
+        ("fewer", r"of shape \(7,\), and not all"),
+        ("cut", r"of shape \(9,\), and not all"),
+        ("nonsense", "magic string"),
+        ("gone", "No such file"),
+    ],
+)
+def test_shards_that_are_none_are_named(made, kind, said):
+    path, folder = made
+    shard = folder / "units-00000.npy"
+    units = np.load(shard)
+    if kind == "gone":
+        shard.unlink()
+    elif kind == "nonsense":
+        shard.write_bytes(b"nonsense" * 99)
+    elif kind == "cut":
+        shard.write_bytes(shard.read_bytes()[:-3])
+    elif kind in ("table", "fewer"):
+        np.save(shard, units[:, None] if kind == "table" else units[:7])
+    else:
+        np.save(shard, units.astype(kind))
+    with pytest.raises(ManifestError, match=rf"units-00000.npy is no shard of packed units.*{said}"):
+        read(path, folder)
+
+
 def test_a_missing_speaker_is_named(made):
     path, folder = made
     change(path, 1, speaker=None)

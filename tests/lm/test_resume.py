@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def assert_same(one, folder, undisturbed):
     other, its = undisturbed
     assert one.progress.history == other.progress.history
     assert one.progress.step == other.progress.step
+    assert one.progress.tokens_computed == other.progress.tokens_computed > one.progress.tokens_read
     assert making.weights(one.model) == making.weights(other.model)
     assert best(folder) == best(its)
 
@@ -192,7 +194,9 @@ def test_through_the_engine_warned_and_killed(stage):
     said, _ = last.communicate(timeout=120)
     assert last.returncode == 0, said
     disturbed = metrics(stage)
-    assert any("Going on from step" in path.read_text() for path in stage.home.glob("logs/**/task_0000.log"))
+    told = "".join(path.read_text() for path in stage.home.glob("logs/**/task_0000.log"))
+    assert "Going on from step" in told
+    assert re.search(r" \d+ tokens were read; \d\d\.\d % of the tokens that were computed were real\.", told)
     status, said = stage.give("lm", manifest, *making.FLAGS, *options, "--fresh")
     assert status == 0, said
     assert list(checkpoints.glob("*/*.until-*")), "what was there before is kept aside"
