@@ -79,14 +79,14 @@ def _use(found: Account) -> list[list[str]]:
     a_task = f" ({figures(has.used_cpus, 2)} a task)" if has.used_cpus is not None else ""
     rows = [
         [
-            "processor h",
-            f"{_hours(has.cpu_s)} ({has.cpus} a task)" if has.cpu_s is not None else "not known",
-            f"{_hours(has.used_s)}{a_task}" if has.used_s is not None else "not known",
+            "processors",
+            f"{amount(has.cpu_s)} ({has.cpus} a task)" if has.cpu_s is not None else "not known",
+            f"{amount(has.used_s)}{a_task}" if has.used_s is not None else "not known",
             share(has.used_share, 1) if has.used_share is not None else "",
         ]
     ]
     if has.gpu_s:
-        rows.append(["GPU h", f"{_hours(has.gpu_s)} ({has.gpus} a task)", "not known", ""])
+        rows.append(["GPUs", f"{amount(has.gpu_s)} ({has.gpus} a task)", "not known", ""])
     if has.mem_mb:
         most = f"{gigabytes(has.rss_mb)} at most" if has.rss_mb else "not known"
         rows.append(["memory", gigabytes(has.mem_mb), most, share(has.rss_mb, has.mem_mb) if has.rss_mb else ""])
