@@ -157,10 +157,13 @@ class Round:
         return hits
 
     def settle(self) -> int:
-        """Give the chain's command until it is done, and nothing else; how often it took."""
+        """Give the chain's command until it is done, and nothing else; how often it took.
+
+        Once at least: recordings that were away while the directory was listed are back.
+        """
         for number in range(_TRIES):
             wait_until(lambda: not self.cluster.squeue(), 240, "the queue to empty", 0.3)
-            if self.is_done() and self._whole():
+            if number and self.is_done() and self._whole():
                 self.cluster.ghosts_end()
                 return number
             self._pardon()
