@@ -115,6 +115,16 @@ def test_names_won_twice_and_content_that_is_another_nodes(answers):
     answers[0]["folders"]["0"]["exclusive"]["owners"][7] = "0"
     (finding,) = worst(answers).values()
     assert "another node's content" in finding.seen
+    answers[0]["folders"]["0"]["exclusive"]["owners"][7] = ""
+    (finding,) = worst(answers).values()
+    assert (finding.standing, finding.measured["empty"]) == (NOTE, 1)
+
+
+def test_nodes_that_did_not_meet_at_any_name(answers):
+    for node, won in zip(answers.values(), (ALL, [])):
+        node["folders"]["0"]["link"].update(won=won, owners=["0"] * len(ALL))
+    assert not worst(answers)
+    assert any("came too late" in finding.seen for finding in judge.judge(ORDER, answers))
 
 
 def test_a_name_whose_taker_was_not_told(answers):

@@ -13,7 +13,7 @@ from slurm import cli
 from slurm.cli import COMMANDS
 
 SURFACE = Path(__file__).with_name("surface.txt")
-OWN = ("merge", "retry", "logs", "cancel", "doctor", "demo", "units", "account", "pairs")
+OWN = ("run", "merge", "retry", "logs", "cancel", "doctor", "demo", "units", "account", "pairs")
 PIPELINES = ("vad", "encode", "sts", "kmeans", "asr", "lm", "score", "sample")
 
 
