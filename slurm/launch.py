@@ -53,15 +53,14 @@ def say(text: str) -> None:
 
 def main(pipeline: Pipeline, description: Description, options: argparse.Namespace) -> int:
     """The command of one pipeline; returns the exit status."""
-    needed = pipeline.needs(options) if pipeline.needs is not None else None
-    if needed is not None:
+    if pipeline.needs is not None and (needed := pipeline.needs(options)) is not None:
         from slurm import prerequisite
 
         status = prerequisite.first(needed, options)
         if options.dry_run:
             print(f"Then, once that is done: voxarray {pipeline.name} {options.source} …")
             return status
-        if pipeline.needs is not None and pipeline.needs(options) is not None:
+        if pipeline.needs(options) is not None:
             say(f"That did not come to its end, so {pipeline.name} was not started; the same command goes on.")
             return status or SOME_FAILED
     decision = decide(pipeline, description, options)

@@ -117,7 +117,8 @@ def test_one_node_that_lies_is_found(tmp_path, trial, lie, standing, said):
     assert said in finding.seen
 
 
-def test_old_listings_are_measured(tmp_path):
+def test_old_listings_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(delays, "BUDGET_S", 2.0)
     finding = judged("listed", together(tmp_path, "listed", nothing, listings_are_old))
     assert 0.05 < finding.measured["median_s"] < 0.6
     assert 0.2 < finding.measured["worst_s"] < 2
