@@ -52,7 +52,7 @@ class Node:
 
     def run(self) -> None:
         """All steps."""
-        self.step("clock", self.answer, self.clock)
+        self.talk.offset_s = self.step("clock", self.answer, self.clock).get("offset_s", 0.0)
         if self.rank == 0:
             self.step("commands", self.answer, self.commands)
         try:

@@ -87,20 +87,23 @@ def _race(topic: str, name: str, answers: Views) -> Finding:
     if doubled:
         seen = f"{doubled:,} of {names:,} names were won by two nodes at once"
         return Finding(topic, name, BAD, seen, f"two tasks would publish one name: {_ELSEWHERE}", measured)
-    wrong = sum(
-        owner != str(winners[number][0])
-        for answer in answers.values()
-        for number, owner in enumerate(answer["owners"])
-        if winners[number]
-    )
+    read = [(owner, winners[number]) for answer in answers.values() for number, owner in enumerate(answer["owners"])]
+    wrong = sum(owner not in ("", str(ranks[0])) for owner, ranks in read if ranks)
     if wrong:
         seen = f"{wrong:,} files were read with another node's content than the winner's"
         return Finding(topic, name, BAD, seen, _ELSEWHERE, measured)
     shares = ", ".join(f"{host} {len(answer['won'])}" for host, answer in answers.items())
+    met = all(answer["won"] for answer in answers.values())
     unwon = sum(not ranks for ranks in winners)
     seen = f"{names} names, taken by all nodes at once, went to one each ({shares})"
+    if not met:
+        seen += "; one came too late to meet the others, so that this shows little"
     if unwon:
         seen += f"; {unwon} were taken without the taker being told, as repeated NFS requests are"
+    empty = sum(not owner for owner, _ in read)
+    if empty:
+        seen += f"; {empty:,} files were read as missing or empty just after they had been written"
+        return Finding(topic, name, NOTE, seen, _CACHES, {**measured, "empty": empty})
     return Finding(topic, name, GOOD, seen, "", measured)
 
 

@@ -17,7 +17,8 @@ LOGIN = "login"
 """The speaker on the machine that gave the command."""
 PATIENCE_S = 75.0
 """Longer than an NFS client may keep a folder's listing (60 s)."""
-_LEAD_S = 0.2
+_LEAST_LEAD_S, _MOST_LEAD_S = 0.2, 10.0
+"""How long before a common start its moment is told: longer where words are heard late."""
 _NUDGE_S = 0.5
 
 
@@ -44,8 +45,10 @@ class Talk:
     ) -> None:
         self.folder, self.speaker, self.nodes = folder, speaker, nodes
         self.patience_s, self._prefix = patience_s, prefix
+        self.offset_s = 0.0
+        """How far this node's clock is ahead of the login node's, once that is known."""
         self._counter = itertools.count()
-        self._nudged = 0.0
+        self._nudged = self._delay_s = 0.0
 
     @property
     def others(self) -> list[str]:
@@ -54,7 +57,9 @@ class Talk:
 
     def about(self, topic: str) -> Talk:
         """The same speaker with another topic: its words are apart from all others."""
-        return Talk(self.folder, self.speaker, self.nodes, self.patience_s, f"{self._prefix}{topic}.")
+        other = Talk(self.folder, self.speaker, self.nodes, self.patience_s, f"{self._prefix}{topic}.")
+        other.offset_s = self.offset_s
+        return other
 
     def say(self, word: str, value: Any = None) -> None:
         """Say a word, or say it anew with another value."""
@@ -65,9 +70,12 @@ class Talk:
 
     def said(self, speaker: str, word: str) -> Optional[Dict[str, Any]]:
         """`{"value": …}` as last said; None where nothing is seen yet."""
+        path = self._path(speaker, word)
         with suppress(OSError, ValueError):
-            found: Dict[str, Any] = json.loads(self._path(speaker, word).read_text(encoding="utf-8"))
-            return found
+            # Who asks for a name too early may be told for a minute that it is not there; a listing is sooner anew.
+            if any(entry.name == path.name for entry in os.scandir(self.folder)):
+                found: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return found
         return None
 
     def hear(self, speaker: str, word: str, patience_s: Optional[float] = None) -> Any:
@@ -101,12 +109,19 @@ class Talk:
             self.hear(other, word, patience_s)
 
     def start(self, word: str) -> None:
-        """Meet, and go on at the same moment, as far as the clocks agree."""
-        self.meet(f"{word}.ready")
+        """Meet, and go on at the same moment, as far as the clocks are known."""
+        self.say(f"{word}.ready", self._delay_s)
+        delays = [self._delay_s, *(self.hear(other, f"{word}.ready") for other in self.others)]
         if self.speaker == "0":
-            self.say(f"{word}.go", time.time() + _LEAD_S)
-        moment = self.hear("0", f"{word}.go")
-        time.sleep(max(0.0, min(_LEAD_S, moment - time.time())))
+            lead = min(_MOST_LEAD_S, max(_LEAST_LEAD_S, 2 * max(delays)))
+            self.say(f"{word}.go", [self._now(), self._now() + lead])
+        said, moment = self.hear("0", f"{word}.go")
+        self._delay_s = max(0.0, self._now() - said)
+        time.sleep(max(0.0, min(_MOST_LEAD_S, moment - self._now())))
+
+    def _now(self) -> float:
+        """The login node's time, as far as it is known."""
+        return time.time() - self.offset_s
 
     def _path(self, speaker: str, word: str) -> Path:
         return self.folder / f"{self._prefix}{word}.{speaker}"

@@ -74,8 +74,15 @@ def _race(talk: Talk, folder: Path, take: Callable[[Path], bool]) -> Answer:
         names = range(block * NAMES, (block + 1) * NAMES)
         won += [number for number in names if take(folder / f"name-{number}")]
     talk.meet("ran")
-    owners = [(folder / f"name-{number}").read_text(encoding="ascii") for number in range(BLOCKS * NAMES)]
-    return {"won": won, "owners": owners}
+    return {"won": won, "owners": [_owner(folder / f"name-{number}") for number in range(BLOCKS * NAMES)]}
+
+
+def _owner(path: Path) -> str:
+    """Who took a name, as the file says; empty where it is not seen yet, or its content is not."""
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def flock(talk: Talk, folder: Path) -> Answer:
