@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
+
+if TYPE_CHECKING:
+    from pipelines.core.run import Run
 
 _EPILOG = """\
-RUN is a run's id (or its beginning), the stem of its outputs, its manifest, or `last`.
+RUN is a run's id (or its beginning), the stem of its outputs, its manifest, or `last`; or a chain's id: all its runs.
 Where sacct answers, it says what was held and used; else heartbeats and parts do, and of memory nothing is known.
 The JSON form is stable; slurm/view/account_json.py describes its fields. Exit status: 0 told; 2 usage."""
 
@@ -26,17 +29,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _runs(text: str) -> list[Run]:
+    """The runs that are meant: one, or all of a chain."""
+    from pipelines.core.run import Run
+    from slurm import find
+    from slurm.chain import state as chains
+
+    chain = chains.find(text)
+    return [find.run(text)] if chain is None else [Run.open(run) for run in chains.read(chain).runs.values()]
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(list(argv))
     import msgspec
 
     from pipelines.core.errors import DONE
-    from slurm import find
     from slurm.view import account, account_json, account_text
     from slurm.view.text import Terminal
 
-    runs = {run.id: run for run in map(find.run, options.runs)}
+    runs = {run.id: run for text in options.runs for run in _runs(text)}
     found = [account.account(run) for run in runs.values()]
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(account_json.accounts(found)), indent=2).decode())

@@ -80,6 +80,24 @@ def test_only_what_is_missing_anywhere_is_done(toys):
     assert seen(toys) == {f"{number:05d}.wav": 3 if number == 2 else 2 for number in range(5)}
 
 
+def test_what_it_cost_and_how_it_stands(toys, capsys):
+    toys.manifest(4)
+    cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local"])
+    chain, runs = state.ids()[0], the_chain().runs
+    capsys.readouterr()
+    assert cli.main(["account", chain, "--json"]) == 0
+    assert [one["run"] for one in json.loads(capsys.readouterr().out)["runs"]] == list(runs.values())
+    assert cli.main(["status", chain]) == 0
+    assert "2 of 2 steps are done" in capsys.readouterr().out
+    assert cli.main(["status", chain, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], [step["run"] for step in told["steps"]]) == (state.DONE, list(runs.values()))
+    assert cli.main(["report", chain]) == 0
+    page = Path(capsys.readouterr().out.strip()).read_text()
+    assert page.count('<h1 class="step"') == 2
+    assert "Two toys" in page
+
+
 @pytest.mark.parametrize("broken", [1, 2])
 def test_too_many_failures_stop_the_chain(toys, broken, capsys):
     toys.manifest(5, **{"raise": lambda number: "torn" if number < broken else None})
