@@ -96,8 +96,8 @@ def _jobs(run: Run, snap: Snapshot) -> Iterator[tuple[str, _Known]]:
     if jobs is None and record.cluster == PLAIN and record.job:
         yield record.job, _Known(record.number, 0, None, since, True)
     elif jobs is None and record.tasks == 1:  # by hand in a job of another name: that is not all this run's
-        for job in within_jobs(snap):
-            yield job, _Known(record.number, 0, run.plan.pipeline, since, False)
+        for name in within_jobs(snap):
+            yield name, _Known(record.number, 0, run.plan.pipeline, since, False)
     for job in jobs.jobs if jobs is not None and jobs.cluster == "slurm" else ():
         first = None if job.kind == request.SWEEP else job.first_task
         yield job.job_id, _Known(record.number, first, jobs.name if jobs else None, since, job.kind == request.ARRAY)
