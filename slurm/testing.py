@@ -48,8 +48,28 @@ def main(argv: Sequence[str]) -> int:
     failed = _failed(_checks(engines))
     for title in failed:
         places.say(f"FAILED: {title} (its messages are above); the suite runs all the same")
-    status = _run(suite)
+    status = _whole(suite)
     return status or (SOME_FAILED if failed else DONE)
+
+
+def _whole(suite: Sequence[str]) -> int:
+    """The suite in two processes, as tests on a cluster wait more than they compute; the worse exit status.
+
+    What the tests on the cluster said is shown once both have ended: its summary is the last but one.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(_heard, [*suite, *_cache("slurm"), "tests/slurm"])
+        places.say("the suite (the tests on a Slurm run beside it, and are shown after it)")
+        here = _run([*suite, *_cache("suite"), "--ignore=tests/slurm"])
+        status, text = there.result()
+    places.say("the tests on a Slurm")
+    sys.stdout.write(text)
+    places.say(f"the suite: {_word(here)}; on a Slurm: {_word(status)}")
+    return here or status
+
+
+def _word(status: int) -> str:
+    return "passed" if status == DONE else f"failed ({status}), see above"
 
 
 def _set_up() -> List[str]:

@@ -21,19 +21,13 @@ def launcher_line(stdout: str) -> str:
     return next(line for line in stdout.splitlines() if line.startswith("launcher "))
 
 
-def test_first_use_then_instant(clone: Path, bare: Dict[str, str]) -> None:
+def test_first_use_makes_it_and_the_next_finds_it(clone: Path, bare: Dict[str, str]) -> None:
     first = run([clone / "voxarray", *LIST], bare, clone)
     assert first.returncode == 0, first.stderr
     assert f"in {clone}/envs/.prefix/launcher" in first.stderr
     assert "ready" in launcher_line(first.stdout)
     second = run([clone / "voxarray", *LIST], bare, clone)
     assert (second.returncode, second.stderr) == (0, "")
-    times = []
-    for _ in range(7):
-        begun = time.perf_counter()
-        assert run([clone / "voxarray", "--help"], bare, clone).returncode == 0
-        times.append(time.perf_counter() - begun)
-    assert min(times) < 0.150, times
 
 
 def test_from_anywhere_through_symlinks(clone: Path, bare: Dict[str, str], public_folder: Path) -> None:
