@@ -203,7 +203,7 @@ def test_outside_of_slurm_a_stop_is_said_and_resumes(world):
 
 def test_a_batch_longer_than_the_grace_time_is_left_to_the_next_attempt(world):
     rows = world.rows(6)
-    rows[4]["nap"] = 5
+    rows[4]["nap"] = 12
     path = world.write(rows)
     process = world.start(path, TOY_BATCH="1", VOXARRAY_GRACE_S="0.2", **slurm_task("77", [0], 0))
     wait_for(
@@ -212,7 +212,7 @@ def test_a_batch_longer_than_the_grace_time_is_left_to_the_next_attempt(world):
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10, "not as long as the batch"
     assert process.returncode == 75, said
     run = world.run(path)
     assert sorted(row.index for _, row in run.rows()) == [0, 1, 2, 3]

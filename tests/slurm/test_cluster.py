@@ -160,7 +160,7 @@ def test_accounting_off_makes_sacct_fail_and_down_leaves_no_process(slurm_here):
         started = time.monotonic()
     finally:
         cluster.down()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20, "not as long as the jobs"
     assert not [pid for pid in pids if alive(pid)]
     assert not root.exists()
     cluster.down()
