@@ -15,7 +15,8 @@ from slurm.view import watch
 from slurm.view.standing import Looker, Standing
 from slurm.view.text import Terminal
 
-_READ_EVERY_S = 1.0
+_ASK_EVERY_S = 10.0
+"""Whether a chain on Slurm goes on is asked of its queue: not at every look."""
 _AT_WORK = (state.RUNNING, state.WAITING)
 
 
@@ -24,25 +25,26 @@ class Chain:
 
     def __init__(self, chain: str) -> None:
         self.id = chain
+        self.is_over = False
         self._looker = Looker()
-        self._read = float("-inf")
+        self._asked, self._states = float("-inf"), [""]
         self._runs: dict[str, Run] = {}
         self._steps: dict[str, str] = {}
-        self._head = [chain]
-        self.is_over = False
+        self._head: Sequence[str] = [chain]
 
     def runs(self) -> Sequence[Run]:
         """The runs of the steps that have one, in the chain's order."""
-        if time.monotonic() - self._read > _READ_EVERY_S:
-            self._read = time.monotonic()
+        whole = state.read(self.id)
+        states = [link.state for link in whole.links.values()]
+        if states != self._states or time.monotonic() - self._asked > _ASK_EVERY_S:
             view = chains.look(self.id, self._looker)
-            self._steps = {run: step for step, run in view.whole.runs.items()}
-            for run in self._steps:
-                if run not in self._runs:
-                    self._runs[run] = Run.open(run)
-            lines = chains.render(view, Terminal(colours=False))
-            self._head = lines[:2]
+            self._asked, self._states = time.monotonic(), states
+            self._head = chains.render(view, Terminal())[:2]
             self.is_over = view.state not in _AT_WORK
+        self._steps = {run: step for step, run in whole.runs.items()}
+        for run in self._steps:
+            if run not in self._runs:
+                self._runs[run] = Run.open(run)
         return [self._runs[run] for run in self._steps]
 
     def step(self, run: Run) -> str:
