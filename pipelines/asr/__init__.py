@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.asr.options import add_arguments, parameters
+from pipelines.asr.options import add_arguments, foresee, parameters
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
 
 
@@ -20,5 +20,6 @@ PIPELINE = Pipeline(
     environment="asr",
     add_arguments=add_arguments,
     parameters=parameters,
+    foresee=foresee,
     adds=("text", "segments", "words", "flags"),
 )

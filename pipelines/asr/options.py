@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def foresee(options: argparse.Namespace) -> None:
+    """Raise UsageError where the model is not here."""
+    if options.model:
+        locate.locate(options.model)
+
+
 def parameters(options: argparse.Namespace) -> Parameters:
     """The validated options, every default filled in. Raises UsageError where the model is not here."""
     name = options.model or _default(options)

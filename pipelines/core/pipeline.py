@@ -162,6 +162,11 @@ class Pipeline:
     needs: Optional[Callable[[argparse.Namespace], Optional[Sequence[str]]]] = None
     """The command line (pipeline, operands, options) whose run must be complete before this one can start, if any."""
 
+    foresee: Optional[Callable[[argparse.Namespace], None]] = None
+    """Checks what options ask for whatever the source will hold: models that must be there. Raises UsageError.
+
+    Asked before a chain begins, whose earlier steps have yet to make the source."""
+
     @property
     def lists(self) -> bool:
         """Whether the items are made of the source, and not its own rows."""

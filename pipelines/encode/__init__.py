@@ -7,6 +7,7 @@ from pipelines.core.plan import Plan
 from pipelines.encode.options import add_arguments, needs, output_name, parameters, place
 from pipelines.encode.outputs import EncodeOutput
 from pipelines.units import files
+from pipelines.units.options import foresee
 
 
 def load(parameters: Parameters, resources: Resources) -> Processor:
@@ -38,4 +39,5 @@ PIPELINE = Pipeline(
     output_name=output_name,
     is_whole=files.is_whole,
     needs=needs,
+    foresee=foresee,
 )

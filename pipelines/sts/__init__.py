@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
 from pipelines.core.plan import Plan
-from pipelines.sts.options import add_arguments, needs, output_name, parameters
+from pipelines.sts.options import add_arguments, foresee, needs, output_name, parameters
 from pipelines.sts.outputs import StsOutput, manifest_of
 from pipelines.units import files
 
@@ -39,4 +39,5 @@ PIPELINE = Pipeline(
     output_name=output_name,
     is_whole=files.is_whole,
     needs=needs,
+    foresee=foresee,
 )

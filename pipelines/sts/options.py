@@ -52,6 +52,16 @@ def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
     return units.needs(options) if options.origin == AUDIO else None
 
 
+def foresee(options: argparse.Namespace) -> None:
+    """Raise UsageError where units or voice are of a model that is not there, or do not fit each other."""
+    if options.origin == UNITS and options.units is None:
+        return
+    units.foresee(options)
+    name = units.asked(options)
+    if units.embedded_clusters(name) is None:
+        _voice(options, units.of_units(name))
+
+
 def parameters(options: argparse.Namespace) -> Parameters:
     """The validated options, every default filled in. Raises UsageError."""
     chosen = units.parameters(options) if options.origin == AUDIO else _of_manifest(options)

@@ -105,6 +105,13 @@ def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
     return ["kmeans", str(manifest), codebook, "--features", "logmel", "--clusters", str(clusters)]
 
 
+def foresee(options: argparse.Namespace) -> None:
+    """Raise UsageError where the units are of a model that is not there; embedded ones are fitted when it is time."""
+    name = asked(options)
+    if embedded_clusters(name) is None:
+        models.resolve_units(name)
+
+
 def parameters(options: argparse.Namespace) -> dict[str, Any]:
     """The units' parameters of a run, models by name and digest. Raises UsageError where a model is missing."""
     name, manifest = asked(options), Path(options.source).expanduser().absolute()

@@ -96,7 +96,7 @@ def make(source: Union[str, Path], values: Mapping[str, str], options: argparse.
     links = plan.links(read, chosen)
     for link in links:
         if not link.is_tool:  # now, and not when the steps before it have taken their hours
-            doing.parsed(link, [*link.words[1:], *link.launch])
+            doing.foresee(link)
     asked = {name: getattr(options, name) for name in _SHARED}
     shared = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
     return Order(

@@ -67,6 +67,18 @@ def parsed(link: Link, arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"Step {link.name} has a command line that is refused. {said.getvalue().strip()}") from None
 
 
+def foresee(link: Link) -> None:
+    """Raise UsageError where a link cannot be done, whatever the links before it will leave."""
+    options = parsed(link, [*link.words[1:], *link.launch])
+    pipeline = registry.find(link.words[0])
+    if pipeline.foresee is not None and not any(plan.references(link.words[2:])):
+        with at_home():
+            try:
+                pipeline.foresee(options)
+            except UsageError as error:
+                raise UsageError(f"Step {link.name} cannot be done. {error}") from None
+
+
 def given(order: Order, link: Link, command: Sequence[str]) -> Given:
     """What a link's command amounts to. Raises VoxarrayError."""
     description = resources.describe(registry.folders()[command[0]])

@@ -168,3 +168,23 @@ def test_shipped_recipes_are_whole(name, place):
     options = command._parser().parse([name, "--cluster", "local"])
     assert command.make(name, values, options).links == links
     assert all(value.about for value in read.values.values())
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("sts /m.json d --units hubert-base-ls960-kmeans-100", "import-checkpoint hubert-base-ls960-kmeans-100"),
+        ("encode /m.json d --units hubrt-base", "hubrt-base"),
+        ("asr /m.json --model nvidia/canary-qwen-2.5b", "hf download nvidia/canary-qwen-2.5b"),
+    ],
+)
+def test_models_that_are_not_there_are_told_before_anything_is_done(place, monkeypatch, step, message):
+    from slurm.chain import command
+
+    monkeypatch.setenv("HF_HOME", str(place.root))
+    path = place.root / "models.toml"
+    path.write_text(f'[[step]]\nname = "vad"\nrun = "vad /r /m"\n[[step]]\nname = "late"\nrun = "{step}"\n')
+    options = command._parser().parse([str(path), "--cluster", "local"])
+    with pytest.raises(UsageError, match="Step late cannot be done") as told:
+        command.make(path, {}, options)
+    assert message in str(told.value)
