@@ -23,7 +23,7 @@ from pipelines.core.pipeline import Parameters, Resources
 
 log = logging.getLogger(__name__)
 
-_ON_GPU, _ON_CPU = (4096, 14400.0), (4, 120.0)
+_ON_GPU = (4096, 14400.0)
 """Items in a batch of the engine's, and seconds: what padding is made small over, and what a killed process loses."""
 _DIED = 70
 """Exit status of a process whose GPU no longer answers (sysexits' EX_SOFTWARE)."""
@@ -53,11 +53,13 @@ class AsrProcessor:
         self._field = str(parameters["field"])
         if self._words and not backend.has_words:
             log.warning("%s gives no times of words; `words` will be missing.", parameters["model"])
-        self.batch_items, self.batch_seconds = _ON_GPU if backend.on_gpu else _ON_CPU
+        self.batch_items, self.batch_seconds = _ON_GPU if backend.on_gpu else backend.together
         self.concurrency = 2 if backend.on_gpu else min(resources.cpus, max(1, backend.concurrency))
         self._decoders = resources.cpus if backend.on_gpu else 0
         self._turn: ContextManager[Any] = Lock() if backend.on_gpu or backend.concurrency == 1 else nullcontext()
-        self._batcher = Batcher(lambda pieces: backend.transcribe(pieces, self._words), self._size())
+        self._batcher = Batcher(
+            lambda pieces: backend.transcribe(pieces, self._words), self._size(), overhead=backend.overhead
+        )
 
     def _size(self) -> sizes.Size:
         """What batches may hold: remembered for the model, its precision and the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from pipelines.asr import backends
@@ -137,3 +138,25 @@ def test_prompts(pieces):  # noqa: F811
     assert same == recogniser("salm").transcribe(pieces[:8])
     with pytest.raises(UsageError, match="2 places for the audio"):
         recogniser("salm", prompt=f"{tag} and {tag}")
+
+
+def test_our_own_loop_says_what_generate_says(pieces, monkeypatch):  # noqa: F811
+    from pipelines.asr.backends import greedy
+
+    one = recogniser("salm")
+    assert greedy.suits(one._llm)
+    # far longer than what it was trained on: it repeats itself there until it may say no more
+    endless = [np.concatenate(pieces[:12]), np.concatenate(pieces[12:16]), pieces[0]]
+
+    def said(some, size):
+        return [each for start in range(0, len(some), size) for each in one.transcribe(some[start : start + size])]
+
+    ours = [said(pieces, size) for size in (48, 8, 1)] + [said(endless, size) for size in (3, 1)]
+    assert ours[0] == ours[1] == ours[2]
+    assert any(each.flagged for each in ours[3])
+    monkeypatch.setattr(greedy, "suits", lambda _: False)
+    theirs = [said(pieces, size) for size in (48, 8)] + [said(pieces[::4], 1), said(endless, 3)]
+    assert len(pieces) == 48
+    assert ours[0] == theirs[0] == theirs[1]
+    assert ours[2][::4] == theirs[2]
+    assert ours[3] == ours[4] == theirs[3]

@@ -9,6 +9,9 @@ from pipelines.audio import RATE
 if TYPE_CHECKING:
     from pipelines.audio.resample import Float32
 
+ONE_BY_ONE, IN_BATCHES = (4, 120.0), (64, 480.0)
+"""Of recognisers that gain little or nothing by batches on a CPU, and of those that gain much."""
+
 Settings = Mapping[str, Any]
 """Options of a model: `precision` (auto, fp32, bf16), `language`, `prompt` (SALM), `decoder` (hybrids: rnnt, ctc)."""
 
@@ -45,6 +48,11 @@ class Backend(Protocol):
     """Padded seconds of a batch to begin with on this device."""
     concurrency: int
     """`transcribe` may be called from so many threads at once."""
+    together: tuple[int, float]
+    """Items, and seconds of audio, that are taken at once on a CPU: batches are made of them, and a killed process
+    loses what it had in hand."""
+    overhead: float
+    """What a batch costs beyond its audio, in pieces of it."""
 
     def transcribe(self, pieces: Sequence[Float32], words: bool = False) -> list[Transcript]:
         """The transcripts of one batch of pieces (samples,) at 16 kHz ±1, each of its own piece alone.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipelines.asr.backends import device
-from pipelines.asr.backends.base import Transcript, Word, audible, within
+from pipelines.asr.backends.base import ONE_BY_ONE, Transcript, Word, audible, within
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import UsageError
@@ -66,6 +66,8 @@ class Ctc:
 
     longest_s = 30.0
     has_words = True
+    together = ONE_BY_ONE
+    overhead = 1.0
 
     def __init__(self, model: Any, folder: Path, place: device.Place, cpus: int) -> None:
         """`model` is in evaluation mode on `place`; `folder` holds its tokenizer and preprocessor."""

@@ -14,7 +14,7 @@ from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_o
 from omegaconf import open_dict
 
 from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import Backend, Settings, Transcript, Word, audible, within
+from pipelines.asr.backends.base import IN_BATCHES, Backend, Settings, Transcript, Word, audible, within
 from pipelines.asr.backends.locate import Model
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
@@ -42,6 +42,8 @@ class Transducer:
     longest_s = 60.0
     has_words = True
     concurrency = 1
+    together = IN_BATCHES
+    overhead = 1.0
 
     def __init__(self, model: Any, place: device.Place, decoder: str) -> None:
         """`decoder` is "ctc" or "rnnt", one that the model has."""

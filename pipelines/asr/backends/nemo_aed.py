@@ -13,7 +13,7 @@ from nemo.collections.asr.parts.utils.timestamp_utils import (
 )
 
 from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import Transcript, Word, audible
+from pipelines.asr.backends.base import IN_BATCHES, Transcript, Word, audible
 from pipelines.asr.backends.nemo import words_of
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
@@ -44,6 +44,8 @@ class MultiTask:
     longest_s = 40.0
     """As they were trained."""
     concurrency = 1
+    together = IN_BATCHES
+    overhead = 1.0
 
     def __init__(self, model: Any, place: device.Place, language: str) -> None:
         """`language` is that of the speech and of the text, as the model names it (`en`)."""

@@ -15,7 +15,7 @@ from typing import Any, Optional, Sequence
 
 import numpy as np
 
-from pipelines.asr.backends.base import Transcript, Word, audible, within
+from pipelines.asr.backends.base import ONE_BY_ONE, Transcript, Word, audible, within
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
 from pipelines.core import paths
@@ -69,6 +69,8 @@ class PocketSphinx:
     on_gpu = False
     batch_s = 30.0
     """A batch is recognised one by one: many small ones keep all decoders busy."""
+    together = ONE_BY_ONE
+    overhead = 1.0
 
     def __init__(self, decoders: int) -> None:
         self.concurrency = decoders

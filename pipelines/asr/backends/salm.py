@@ -1,7 +1,8 @@
 """NeMo's SALM (Canary-Qwen): a FastConformer encoder whose frames are read by a language model as part of a prompt.
 
 As `SALM.generate` computes it, with what that does anew at every call done once: LoRA is merged into the weights, the
-prompt is tokenised and embedded, and the embeddings stay in the language model.
+prompt is tokenised and embedded, and the embeddings stay in the language model. Plain language models generate in a
+loop of our own (`greedy`), others by transformers' `generate()`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from nemo.collections.speechlm2.parts.encoder_chunking import encode_audio_with_
 from peft import PeftModel
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import Settings, Transcript, audible
+from pipelines.asr.backends import device, greedy, nemo_model
+from pipelines.asr.backends.base import IN_BATCHES, Settings, Transcript, audible
 from pipelines.asr.backends.limits import RowLimits
 from pipelines.asr.backends.locate import Model
 from pipelines.audio import RATE
@@ -44,6 +45,9 @@ class Salm:
     """As it was trained."""
     has_words = False
     concurrency = 1
+    together = IN_BATCHES
+    overhead = 4.0
+    """A token costs hardly more for many pieces than for one."""
 
     def __init__(self, model: SALM, place: device.Place, prompt: str) -> None:
         """`model` is taken apart: it is not to be used afterwards."""
@@ -74,13 +78,21 @@ class Salm:
         )
         embedded, mask = self._with_prompt(heard)
         limits = [max(1, len(frames) + _SPARE_TOKENS) for frames in heard]
-        ids = self._llm.generate(
+        said = greedy.generate if greedy.suits(self._llm) else self._generated
+        rows = said(self._llm, embedded, mask, limits, self._ends)
+        return [self._transcript(ids, limit) for ids, limit in zip(rows, limits)]
+
+    def _generated(
+        self, llm: Any, embedded: torch.Tensor, mask: torch.Tensor, limits: Sequence[int], ends: int
+    ) -> list[list[int]]:
+        """As `greedy.generate`, for any language model."""
+        ids = llm.generate(
             inputs_embeds=embedded,
             attention_mask=mask,
             generation_config=GenerationConfig(max_new_tokens=max(limits), **self._generation),
             stopping_criteria=StoppingCriteriaList([RowLimits(limits, self._device)]),
         )
-        return [self._transcript(row[:limit]) for row, limit in zip(ids.tolist(), limits)]
+        return [greedy.until(ends, row[:limit]) for row, limit in zip(ids.tolist(), limits)]
 
     def _with_prompt(self, heard: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompt and frames of each piece, padded on the left: (batch, tokens, width), and which are real."""
@@ -94,13 +106,9 @@ class Salm:
             mask[row, longest - len(own) :] = 1
         return embedded, mask
 
-    def _transcript(self, ids: list[int]) -> Transcript:
-        if self._ends in ids:
-            return Transcript(self._text(ids[: ids.index(self._ends)]))
-        return Transcript(self._text(ids), flagged=f"the text did not end within {len(ids)} tokens")
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self._tokenizer.ids_to_text(ids)).strip()
+    def _transcript(self, ids: list[int], limit: int) -> Transcript:
+        text = str(self._tokenizer.ids_to_text(ids)).strip()
+        return Transcript(text, flagged=None if len(ids) < limit else f"the text did not end within {limit} tokens")
 
     @torch.inference_mode()
     def _embedded(self, ids: torch.Tensor, tag: int) -> Prompt:

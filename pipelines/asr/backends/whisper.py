@@ -9,7 +9,7 @@ import torch
 from transformers import StoppingCriteriaList, WhisperFeatureExtractor, WhisperTokenizer
 
 from pipelines.asr.backends import device
-from pipelines.asr.backends.base import Transcript, Word, audible, within
+from pipelines.asr.backends.base import ONE_BY_ONE, Transcript, Word, audible, within
 from pipelines.asr.backends.limits import RowLimits
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
@@ -26,6 +26,8 @@ class Whisper:
 
     longest_s = 30.0
     concurrency = 1
+    together = ONE_BY_ONE
+    overhead = 1.0
 
     def __init__(self, model: Any, folder: Path, place: device.Place, language: Optional[str]) -> None:
         """`language`: as Whisper names it (`en`, `english`); None: it is found out for each piece."""
