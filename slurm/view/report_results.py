@@ -7,7 +7,7 @@ from typing import Optional
 
 import msgspec
 
-from slurm.view import histograms
+from slurm.view import histograms, report_wer
 from slurm.view.failures import Cause
 from slurm.view.histograms import Plot, span
 from slurm.view.html import advice, code, columns, definitions, escape, figure, prose, section, table
@@ -25,7 +25,7 @@ _LONG = 600
 
 
 def distributions(report: Report) -> str:
-    """Durations, speech ratio, segments and pauses, each if the results tell."""
+    """Durations, speech ratio, segments and pauses, each if the results tell; and how right transcripts are."""
     results = report.results
     plots = columns(
         _durations(results.fields.get(DURATION)),
@@ -33,11 +33,12 @@ def distributions(report: Report) -> str:
         _segments(results.segments),
         _pauses(results.pauses),
     )
+    rates = report_wer.rates(report)
     if not plots:
-        return ""
+        return rates
     sample = f"From a sample of {results.sampled:,} items." if results.stride > 1 else ""
     note = f'<p class="note">{sample}</p>' if sample else ""
-    return section("What is in the recordings", plots, note, name="results")
+    return rates + section("What is in the recordings", plots, note, name="results")
 
 
 def _can_be_drawn(sketch: Sketch) -> bool:
