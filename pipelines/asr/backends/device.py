@@ -32,7 +32,7 @@ def choose(precision: str, resources: Resources) -> Place:
     """A GPU where the task was given one, else the CPU. EnvironmentNotFit: one was given and torch cannot use it."""
     torch.set_num_threads(max(1, resources.cpus))
     device = torch.device(os.environ.get(VARIABLE) or ("cuda" if _has_gpu() else "cpu"))
-    if device.type == "cpu" and resources.gpus and not os.environ.get(VARIABLE):
+    if device.type == "cpu" and resources.gpus and not os.environ.get(VARIABLE) and not _are_hidden():
         raise EnvironmentNotFit(
             f"This task was given {resources.gpus} GPU, and torch {torch.__version__} cannot use it: the environment "
             "has the build for CPUs, or the driver is too old. Make the environment on a node with a GPU, or with "
@@ -47,6 +47,11 @@ def _has_gpu() -> bool:
     """Whether there is one, and this is no Slurm job that asked for none on a node that does not hide them."""
     denied = "SLURM_JOB_ID" in os.environ and not os.environ.get("CUDA_VISIBLE_DEVICES")
     return torch.cuda.is_available() and not denied
+
+
+def _are_hidden() -> bool:
+    """Whether somebody took the GPUs away on purpose: -1 is the customary way."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("-")
 
 
 def batch_s(place: Place, per_80_gb: float, on_cpu: float) -> float:

@@ -1,4 +1,9 @@
-"""The published models that are named in help and messages: who runs them, and which files to fetch."""
+"""The published models that are named in help and messages: who runs them, and which files to fetch.
+
+Names of files and sizes are what their publishers had when this was written, and were not compared with the hub: a
+repository that was changed since may need others. What a model's folder lacks is told from the folder itself
+(`contents`), not from this list.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ def how_to_fetch(name: str, cache: Path, fault: str) -> str:
     backend = backend_by_name(name)
     if model is None and backend == "nemo":
         model = Known("nemo", f"{name.rpartition('/')[2]}.nemo", "1 to 6 GB")
-    size = f" (about {model.size})" if model else ""
+    size = f" (about {model.size}; if a file is not there under that name, fetch the whole model)" if model else ""
     commands = [f"hf download {name}{' ' + model.files if model else ''}"]
     if model and model.language_model:
         commands.append(f"hf download {model.language_model} {_LLM_FILES}")
