@@ -14,8 +14,8 @@ import msgspec
 
 from pipelines.core import paths, registry
 from slurm import cluster, environments, profile, resources, submit
-from slurm.probes import BAD, NOTE, UNKNOWN, Finding
-from slurm.probing import job, judge, limits, places
+from slurm.probes import BAD, NOTE, UNKNOWN, Finding, mount
+from slurm.probing import job, judge, limits, places, quota, script
 from slurm.probing.talk import PATIENCE_S
 from slurm.request import Request
 from slurm.resources import Description
@@ -24,6 +24,8 @@ NODES = 2
 PATIENCE_MIN = 15
 """How long the job may wait in the queue, unless another time is asked for."""
 _MINUTE_S = 60.0
+_SECOND_S = 300.0
+"""How long the first of two jobs waits for the second."""
 _OWN = {"cpus": 1, "gpus": "0", "mem": "4G", "time": job.TIME_MIN}
 """What the job asks for: an environment's imports take up to a few GB."""
 _BETWEEN = (
@@ -31,11 +33,11 @@ _BETWEEN = (
     "{why}; the rest was"
 )
 _STATUSES = {
-    job.NO_FOLDER: "a node does not see {home}: put VOXARRAY_HOME on a file system that every node sees",
-    job.NO_REPOSITORY: "a node does not see {repository}: put the repository on a file system that every node sees",
-    job.NO_PYTHON: "no Python of voxarray's runs on a node: make the environments where every node sees them, with a "
-    "Python that the nodes have (VOXARRAY_ENVS, VOXARRAY_PYTHON)",
-    job.NO_SRUN: "there is no srun on the nodes, with which tasks are started: ask your cluster's support",
+    script.NO_FOLDER: "a node does not see {home}: put VOXARRAY_HOME on a file system that every node sees",
+    script.NO_REPOSITORY: "a node does not see {repository}: put the repository on a file system that every node sees",
+    script.NO_PYTHON: "no Python of voxarray's runs on a node: make the environments where every node sees them, with "
+    "a Python that the nodes have (VOXARRAY_ENVS, VOXARRAY_PYTHON)",
+    script.NO_SRUN: "there is no srun on the nodes, with which tasks are started: ask your cluster's support",
 }
 
 
@@ -83,10 +85,13 @@ def examine(wish: Wish) -> list[Finding]:
     descriptions = [resources.describe(folder) for folder in registry.folders().values()]
     findings = list(limits.findings(config, found, descriptions))
     wanted = msgspec.structs.replace(wanted, time=min(wanted.time, found.minutes or wanted.time))
-    nodes = min(wish.nodes or NODES, found.nodes)
-    if nodes < (wish.nodes or NODES):
+    asked = wish.nodes or NODES
+    apart = found.nodes == 1 < min(asked, found.total)  # then two jobs, of a node each
+    nodes = 2 if apart else min(asked, found.nodes)
+    if nodes < asked:
         findings.append(_fewer(found, nodes))
-    return [*findings, *_probed(wanted, nodes, ready(descriptions), wish.patience_min * _MINUTE_S)]
+    probe = _Order(wanted, nodes, ready(descriptions), wish.patience_min * _MINUTE_S, apart=apart)
+    return [*findings, *_probed(probe)]
 
 
 def request(wish: Wish) -> Request:
@@ -107,53 +112,75 @@ def ready(descriptions: list[Description]) -> list[str]:
 
 def _fewer(found: limits.Partition, nodes: int) -> Finding:
     if nodes > 1:
-        return Finding(
-            "cluster", "nodes", NOTE, f"partition {found.name} gives a job {nodes} nodes at most: so many took part"
-        )
-    why = f"partition {found.name} has, or gives a job, one node"
+        return Finding("cluster", "nodes", NOTE, f"partition {found.name} has no more for a probe: {nodes} took part")
+    why = f"partition {found.name} has one node"
     return Finding(
         "cluster", "nodes", NOTE, _BETWEEN.format(why=why), "name a larger one with --partition, if there is one"
     )
 
 
-def _probed(wanted: Request, nodes: int, names: list[str], patience_s: float) -> list[Finding]:
+class _Order(NamedTuple):
+    """The probe to be made. `apart`: each node has a job of its own, where a partition gives a job one."""
+
+    wanted: Request
+    nodes: int
+    environments: list[str]
+    patience_s: float
+    apart: bool
+
+
+def _probed(order: _Order) -> list[Finding]:
     """Run the job, and judge what its nodes say. However this ends, the job is ended and what was made is removed."""
     groups = places.grouped(places.used())
     line = job.Line()
     try:
-        order = {
-            "nodes": nodes,
+        told = {
+            "nodes": order.nodes,
             "patience_s": PATIENCE_S,
+            "meet_s": _SECOND_S if order.apart else PATIENCE_S,
             "folders": places.order(groups),
-            "environments": names,
-            "commands": _commands(wanted),
+            "environments": order.environments,
+            "commands": _commands(order.wanted),
         }
-        probe = job.Probe(places.words(groups), nodes, line.show)
         with _stoppable():
-            try:
-                outcome = _outcome(probe, order, wanted, patience_s)
-            finally:
-                probe.end()
+            outcome = _outcome(order, told, places.words(groups), line)
     except cluster.CommandError as error:
         said = error.said.replace("sbatch: ", "").replace("error: ", "")
         return [Finding("cluster", "probe", BAD, f"Slurm refused the probe's job: {said}", submit.advice(error.said))]
     finally:
         line.clear()
         places.remove(groups)
-    return [*_ended(outcome), *(judge.judge(order, outcome.answers) if outcome.answers else [])]
+    return [*_ended(outcome), *(judge.judge(told, outcome.answers) if outcome.answers else []), *_quotas(groups)]
 
 
-def _outcome(probe: job.Probe, order: dict[str, Any], wanted: Request, patience_s: float) -> job.Outcome:
-    folder = probe.talk.folder.parent
-    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    pythons = [str(environments.python(name)) for name in order["environments"]] + [sys.executable, "python3"]
-    probe.submit(job.script(folder, probe.nodes, wanted, pythons))
-    return probe.wait(patience_s)
+def _quotas(groups: list[places.Folders]) -> Iterator[Finding]:
+    """The quotas that are nearly used up, by the file systems that runs write to."""
+    for group in groups:
+        written = [place.path for place in group.places if place.written]
+        kind = mount(written[0])[0] if written else ""
+        finding = quota.look(f"{group.title} ({kind or 'unknown type'})", kind, written[0]) if written else None
+        if finding is not None:
+            yield finding
+
+
+def _outcome(order: _Order, told: dict[str, Any], words: Path, line: job.Line) -> job.Outcome:
+    (words.parent / "order.json").write_text(json.dumps(told), encoding="utf-8")
+    pythons = [str(environments.python(name)) for name in order.environments] + [sys.executable, "python3"]
+
+    def written(second_to: str = "") -> str:
+        return script.script(words.parent, 1 if order.apart else order.nodes, order.wanted, pythons, second_to)
+
+    probe = job.Probe(words, order.nodes, line.show, written if order.apart else None)
+    try:
+        probe.submit(written())
+        return probe.wait(order.patience_s)
+    finally:
+        probe.end()
 
 
 def _commands(wanted: Request) -> dict[str, list[str]]:
     """What a node is asked to try: to look at its job, and to submit one as a sweep would, without doing it."""
-    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in job.placing(wanted).items()]
+    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in script.placing(wanted).items()]
     return {
         "scontrol": ["scontrol", "show", "config"],
         "sbatch": ["sbatch", "--test-only", "--time=10", *options, "--wrap=true"],
@@ -169,6 +196,10 @@ def _ended(outcome: job.Outcome) -> list[Finding]:
         seen = f"did not start within {outcome.waited_s / _MINUTE_S:.0f} minutes: {outcome.why}"
         remedy = "again with --patience MINUTES, at another time, or with another --partition or --qos"
         return [Finding("cluster", "probe", UNKNOWN, seen, remedy)]
+    if outcome.end == "half":
+        why = f"the second node's job did not start while the first ran: {outcome.why}"
+        remedy = "again at another time, or with another --partition, best one that gives a job two nodes"
+        return [Finding("cluster", "probe", UNKNOWN, _BETWEEN.format(why=why), remedy)]
     if outcome.status in _STATUSES:
         text = _STATUSES[outcome.status].format(home=paths.home(), repository=paths.repository())
         seen, _, remedy = text.partition(": ")

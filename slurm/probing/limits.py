@@ -20,7 +20,7 @@ Settings = Mapping[str, str]
 
 
 class Partition(NamedTuple):
-    """A partition as Slurm describes it. `nodes`: how many one job may have, at most."""
+    """A partition as Slurm describes it."""
 
     name: str
     settings: Settings
@@ -28,8 +28,14 @@ class Partition(NamedTuple):
     @property
     def nodes(self) -> int:
         """How many nodes one job may have there."""
-        total, most = self.settings.get("TotalNodes", "1"), self.settings.get("MaxNodes", "")
-        return min(int(value) for value in (total, most) if value.isdigit()) if total.isdigit() else 1
+        most = self.settings.get("MaxNodes", "")
+        return min(self.total, int(most)) if most.isdigit() else self.total
+
+    @property
+    def total(self) -> int:
+        """How many nodes it has."""
+        text = self.settings.get("TotalNodes", "1")
+        return int(text) if text.isdigit() else 1
 
     @property
     def minutes(self) -> Optional[int]:

@@ -56,7 +56,7 @@ class Node:
         if self.rank == 0:
             self.step("commands", self.answer, self.commands)
         try:
-            self.talk.meet("met")
+            self.talk.meet("met", float(self.order["meet_s"]))
         except SilenceError as error:
             self.is_alone, self.answer["alone"] = True, str(error)
         for number, folder in enumerate(self.order["folders"]):
@@ -187,7 +187,7 @@ class Node:
 
 def main() -> None:
     """Run on one node, and end at once, even where a thread hangs."""
-    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    rank = int(os.environ.get("VOXARRAY_PROBE_RANK") or os.environ.get("SLURM_PROCID", "0"))
     status = 0
     try:
         Node(Path(sys.argv[1]), rank).run()

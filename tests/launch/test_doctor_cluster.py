@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slurm import cli, doctor_cluster
-from slurm.probing import job
+from slurm.probing import job, script
 from tests.launch.place import wait_until
 
 SLURM = """\
@@ -79,7 +79,7 @@ elif name == "scontrol" and "partition" in words:
     if words[-1] not in ("partition", "main"):
         sys.exit("Partition nowhere not found")
     print(f"PartitionName=main Default=YES MaxTime=UNLIMITED DefaultTime=NONE MaxNodes={settings.get('nodes', 2)} "
-          "TotalNodes=2 State=UP PreemptMode=OFF GraceTime=0")
+          f"TotalNodes={settings.get('nodes', 2)} State=UP PreemptMode=OFF GraceTime=0")
 elif name == "scontrol":
     print(f"JobId=7 JobState=FAILED ExitCode={(root / 'status').read_text()}:0")
 elif name == "sinfo":
@@ -117,7 +117,7 @@ class Small:
 def small(place, monkeypatch):
     monkeypatch.setattr(job, "_LATE_S", 1.0)
     monkeypatch.setattr(job, "_RUNNING_EVERY_S", 0.5)
-    monkeypatch.setattr(doctor_cluster, "PATIENCE_S", 8.0)
+    monkeypatch.setattr(doctor_cluster, "PATIENCE_S", 5.0)
     made = Small(place, monkeypatch)
     yield made
     if (made.root / "pid").exists():
@@ -148,7 +148,7 @@ def test_the_job_is_placed_as_asked_for(place):
     profiles.mkdir(parents=True)
     (profiles / "site.toml").write_text('account = "group"\nqos = "fast"\n[sbatch]\nreservation = "r1"\n')
     wish = doctor_cluster.Wish(profile="site", qos="slow", gpus="1", partition="main")
-    text = job.script(Path("/place"), 2, doctor_cluster.request(wish), ["/python"])
+    text = script.script(Path("/place"), 2, doctor_cluster.request(wish), ["/python"])
     for line in ("account=group", "qos=slow", "partition=main", "reservation=r1", "gpus-per-node=1", "nodes=2"):
         assert f"#SBATCH --{line}\n" in text
 

@@ -58,6 +58,23 @@ def test_two_nodes_probe_the_cluster(cluster, home):
 
 
 @pytest.mark.deadline(60)
+def test_a_partition_that_gives_a_job_one_node(cluster, home):
+    """Two jobs then, on different nodes."""
+    cluster.scontrol("update", "partitionname=low", "maxnodes=1")
+    try:
+        out, error = doctor(cluster, home, "--cluster", "--partition", "low").communicate()
+    finally:
+        cluster.scontrol("update", "partitionname=low", "maxnodes=unlimited")
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    assert len([name for name in findings if name.startswith("clock of ")]) == 2, (out, error)
+    assert "probe" not in findings, findings["probe"]
+    for name in ("a new file", "exclusive create", "link", "lock (flock)", "vad"):
+        assert findings[name]["standing"] == "ok", findings[name]
+    assert not left(home)
+    assert not cluster.squeue()
+
+
+@pytest.mark.deadline(60)
 def test_it_waits_for_its_turn_and_ctrl_c_cancels_it(cluster, home):
     cluster.drain(*cluster.settings.names())
     process = doctor(cluster, home, "--cluster", "--partition", "low")
