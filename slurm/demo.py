@@ -83,7 +83,7 @@ def _rates(run: Optional[str]) -> list[str]:
     """The word error rate that the report counted, where the truth is known."""
     path = paths.run_folder(run or "") / "wer.json"
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))["overall"]["normalised"]["words"]
+        words = json.loads(path.read_text(encoding="utf-8"))["whole"]["normalised"]["words"]
     except (OSError, ValueError, KeyError):
         return []
     wrong = words["substitutions"] + words["deletions"] + words["insertions"]

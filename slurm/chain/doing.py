@@ -19,7 +19,7 @@ from pipelines.core import errors as core
 from pipelines.core.errors import IncompleteRunError, UsageError, VoxarrayError, listed
 from pipelines.core.merge import Receipt
 from pipelines.core.run import Run
-from slurm import flags, launch, merging, prerequisite, request, resources, sweep
+from slurm import flags, launch, merging, prerequisite, request, resources, sweep, vouching
 from slurm.chain import plan, state
 from slurm.chain.plan import Link
 from slurm.chain.state import DONE, RUNNING, STOPPED, Order, Standing, State
@@ -224,30 +224,9 @@ def untrue(run: Run, receipt: Receipt) -> str:
             continue
         if size == file.bytes and size > _DIGEST_AT_MOST:
             continue
-        if not _extended(path, run):
+        if not vouching.is_vouched_for(path, run):
             return f"{path} has changed since it was merged"
     return ""
-
-
-def _extended(path: Path, run: Run) -> bool:
-    """Whether another run has published this file since: it added its fields, and its own receipt vouches for it."""
-    size = path.stat().st_size
-    for other in paths.runs().glob("*/merged.json"):
-        if other.parent != run.folder:
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                files = msgspec.json.decode(other.read_bytes(), type=_Published).outputs
-                if any(file.path == str(path) and file.bytes == size for file in files):
-                    return True
-    return False
-
-
-class _File(msgspec.Struct):
-    path: str
-    bytes: int
-
-
-class _Published(msgspec.Struct):
-    outputs: list[_File]
 
 
 def _tool(order: Order, whole: State, link: Link, command: Sequence[str]) -> None:

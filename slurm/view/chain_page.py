@@ -60,7 +60,7 @@ def _wanted(view: View, steps: list[Step]) -> dict[str, Optional[str]]:
         if pipeline == "sts":
             kind = "sampled" if step.report.run.plan.source in sampled else "spoken"
             wanted.setdefault(kind, results.get("manifest"))
-        if pipeline in ("vad", "encode", "asr") and "manifest" not in wanted:
+        if pipeline in ("encode", "asr") or (pipeline == "vad" and "manifest" not in wanted):
             wanted["manifest"] = results.get("manifest")
     return wanted
 

@@ -18,7 +18,7 @@ import msgspec
 from pipelines.core import manifest, merge, paths, store
 from pipelines.core.errors import VoxarrayError
 from pipelines.core.run import Run
-from slurm import environments
+from slurm import environments, vouching
 from slurm.view.html import advice, code, escape, section, table
 from slurm.view.report_data import Report
 from slurm.view.words import counted
@@ -140,11 +140,23 @@ def _has_references(run: Run) -> bool:
     return False
 
 
+def _holds_ours(run: Run, receipt: merge.Receipt) -> bool:
+    """Whether the manifest still has this run's texts: as it left them, or with what later pipelines added."""
+    merged = next((file for file in receipt.outputs if file.path == str(run.manifest)), None)
+    if merged is None or run.manifest.stat().st_size == merged.bytes:
+        return merged is not None
+    later = [
+        other
+        for other, theirs in vouching.publishers(run.manifest, run)
+        if other.plan.pipeline == _PIPELINE and _field(other) == _field(run) and theirs.time > receipt.time
+    ]
+    return not later and vouching.is_vouched_for(run.manifest, run)
+
+
 def _make(run: Run, receipt: merge.Receipt, path: Path) -> Optional[Reason]:
     """Count, and keep what was found. Why not, where it cannot be."""
     command = f"`./voxarray wer {run.manifest}`"
-    merged = next((file for file in receipt.outputs if file.path == str(run.manifest)), None)
-    if merged is None or run.manifest.stat().st_size != merged.bytes:
+    if not _holds_ours(run, receipt):
         return Reason(
             f"It was not counted, because the manifest has changed since this run was merged; {command} counts what "
             "it holds now."
