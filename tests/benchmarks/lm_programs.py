@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from pipelines.language import models
 from pipelines.lm import batching
 
-SIZE, BATCH = 2000, 32
+SIZE, BATCH, BATCH_ATTENDED = 2000, 32, 16
 SETTINGS = {
     "model": "lstm",
     "vocabulary_size": SIZE,
@@ -57,6 +57,7 @@ class Program:
     """A model and its optimiser. `batches`: some of an epoch's, evenly spread; `step`: one update on one of them."""
 
     name = ""
+    sequences_most = BATCH
 
     def __init__(self, sequences: Sequence[np.ndarray]) -> None:
         torch.manual_seed(0)
@@ -71,7 +72,8 @@ class Program:
     def order(self) -> List[np.ndarray]:
         """An epoch's batches: numbers of sequences."""
         order = np.random.default_rng(0).permutation(len(self.sequences))
-        return [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
+        size = self.sequences_most
+        return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
 
     def batches(self, count: int, turn: int) -> Iterator[Batch]:
         """`count` of them at even distances when ordered by length, other ones every turn."""
@@ -134,7 +136,7 @@ class Ours(Program):
     """Bucketed by length, and only states with a target go through the head."""
 
     name = "**bucketed, head where something is predicted (voxarray)**"
-    kind, sequences_most, tokens_most = "lstm", BATCH, 1 << 16
+    kind, tokens_most = "lstm", 1 << 16
 
     def build(self) -> nn.Module:
         return models.build({**SETTINGS, "model": self.kind})
@@ -173,7 +175,7 @@ class OursTokens(Ours):
 
 
 class PaddedTransformer(Ours):
-    name, kind = "padded, random order", "transformer"
+    name, kind, sequences_most = "padded, random order", "transformer", BATCH_ATTENDED
 
     def order(self) -> List[np.ndarray]:
         return Program.order(self)
@@ -215,6 +217,7 @@ class NestedTransformer(PaddedTransformer):
 
 class OursTransformer(Ours):
     name, kind = "**bucketed, head where something is predicted (voxarray)**", "transformer"
+    sequences_most = BATCH_ATTENDED
 
 
 LSTMS = (Padded, OursRandom, OursEverywhere, Ours, OursTokens, Stream)
