@@ -14,6 +14,7 @@ import os
 import shlex
 import socket
 import sys
+import time
 from typing import Any, Optional, Sequence
 
 from pipelines.core import lock, logs
@@ -28,11 +29,15 @@ from slurm.request import Request
 
 log = logging.getLogger(__name__)
 
+_PAUSES_S = (10.0, 60.0, 300.0)
 _WAIT_S = 6 * 3600.0
 
 
-def advance(chain: str, conducting: bool, again: bool = False) -> State:
-    """Do whatever of a chain can be done now. `again`: look at all of it anew, as a user's command does."""
+def advance(chain: str, conducting: bool, again: bool = False, patient: bool = False) -> State:
+    """Do whatever of a chain can be done now. `again`: look at all of it anew, as a user's command does.
+
+    `conducting`, `patient`: see `slurm.chain.doing.do`.
+    """
     folder = state.folder(chain)
     with lock.held(folder / "chain.lock", _WAIT_S, f"The chain {chain}"):
         order = state.read_order(chain)
@@ -49,7 +54,7 @@ def advance(chain: str, conducting: bool, again: bool = False) -> State:
                 break
             if standing.state in (RUNNING, WAITING) and _is_free(whole, link):
                 _say(order, link)
-                doing.do(order, whole, link, conducting)
+                doing.do(order, whole, link, conducting, patient)
                 if standing.state == RUNNING:
                     _conducted(order, standing)
                 state.write(whole)
@@ -109,6 +114,17 @@ def _submit(chain: str, run: Run, number: int, wanted: Request, after: str) -> s
         ) from error
 
 
+def _advance_patiently(chain: str) -> State:
+    """Nobody looks on: what may pass is waited for."""
+    for pause in _PAUSES_S:
+        try:
+            return advance(chain, conducting=True, patient=True)
+        except (*doing.PASSING, OSError) as error:
+            log.warning("%s Trying again in %.0f s.", error, pause)
+            time.sleep(pause)
+    return advance(chain, conducting=True)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """`python -m slurm.chain.conductor CHAIN`: as a job, or as a process of its own on this machine."""
     parser = argparse.ArgumentParser(prog="python -m slurm.chain.conductor", description=__doc__, allow_abbrev=False)
@@ -117,7 +133,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     logs.to_stream(sys.stderr)
     logs.to_file(state.folder(chain) / "chain.log")
     try:
-        whole = advance(chain, conducting=True)
+        whole = _advance_patiently(chain)
     except VoxarrayError as error:
         log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
         return error.exit_status

@@ -16,7 +16,7 @@ import msgspec
 
 from pipelines.core import clock, merge, paths, registry, store
 from pipelines.core import errors as core
-from pipelines.core.errors import IncompleteRunError, UsageError, VoxarrayError, listed
+from pipelines.core.errors import ClusterNotFit, IncompleteRunError, StorageError, UsageError, VoxarrayError, listed
 from pipelines.core.merge import Receipt
 from pipelines.core.run import Run
 from slurm import flags, launch, merging, prerequisite, request, resources, sweep, vouching
@@ -29,6 +29,8 @@ _REVIVALS = 3
 """How often a run whose sweep died without a word is launched again by a conductor."""
 _DIGEST_AT_MOST = 1 << 30
 """Larger outputs are verified by their size alone."""
+PASSING = (StorageError, ClusterNotFit)
+"""Troubles that may pass."""
 _FINAL = (sweep.GAVE_UP, sweep.CANCELLED, sweep.LIMITED)
 
 
@@ -95,10 +97,11 @@ def given(order: Order, link: Link, command: Sequence[str]) -> Given:
     return Given(launch.decide(pipeline, description, options), needed)
 
 
-def do(order: Order, whole: State, link: Link, conducting: bool) -> None:
+def do(order: Order, whole: State, link: Link, conducting: bool, patient: bool = False) -> None:
     """Take a link as far as it goes now, and note in `whole` how it stands. Whatever goes wrong is noted, too.
 
     `conducting`: a launch that gave up, or was cancelled, ends the chain; a user's command would launch it again.
+    `patient`: what may pass (a full disk, a silent controller) is raised, not noted: it will be tried again.
     """
     standing = whole.links[link.name]
     before = (standing.state, standing.run, standing.launch)
@@ -110,6 +113,8 @@ def do(order: Order, whole: State, link: Link, conducting: bool) -> None:
             else:
                 _pipeline(order, whole, link, command, conducting)
     except VoxarrayError as error:
+        if patient and isinstance(error, PASSING):
+            raise
         standing.state, standing.message = STOPPED, str(error)
     if before != (standing.state, standing.run, standing.launch) or not standing.since:
         standing.since = clock.iso()

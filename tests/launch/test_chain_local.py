@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import merge
+from pipelines.core.errors import StorageError
 from pipelines.core.run import Run
 from slurm import chain as chains
 from slurm import cli
@@ -284,3 +285,29 @@ def test_refused_submissions_are_told(slurm, capsys):
     assert cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"]) == 1
     assert "refused the job that takes the chain on" in the_chain().links["first"].message
     assert "Name a QOS" in capsys.readouterr().err
+
+
+def test_what_may_pass_is_waited_for(slurm, monkeypatch):
+    """A disk that is full while a conductor is at work: it tries again, and in the end says why it stopped."""
+    slurm.manifest(2)
+    cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"])
+    execute(100)
+    execute(101)
+    pauses, full = [], [True, True]
+    monkeypatch.setattr(conductor.time, "sleep", pauses.append)
+
+    def begin(decision, real=doing.launch.start):
+        if full.pop(0) if full else False:
+            raise StorageError("The disk is full.")
+        return real(decision)
+
+    monkeypatch.setattr(doing.launch, "start", begin)
+    assert conductor.main([the_chain().id]) == 0
+    assert pauses == [10, 60]
+    assert the_chain().links["second"].state == state.RUNNING
+    full[:] = [True] * 9
+    whole = the_chain()
+    whole.links["second"].state = state.WAITING
+    state.write(whole)
+    assert conductor.main([whole.id]) == 1
+    assert "The disk is full" in the_chain().links["second"].message
