@@ -30,13 +30,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _runs(text: str) -> list[Run]:
-    """The runs that are meant: one, or all of a chain."""
+    """The runs that are meant: one, or all of a chain. UsageError where there are none."""
+    from pipelines.core.errors import UsageError
     from pipelines.core.run import Run
     from slurm import find
     from slurm.chain import state as chains
 
     chain = chains.find(text)
-    return [find.run(text)] if chain is None else [Run.open(run) for run in chains.read(chain).runs.values()]
+    if chain is None:
+        return [find.run(text)]
+    runs = [Run.open(run) for run in chains.read(chain).runs.values()]
+    if not runs:
+        raise UsageError(f"The chain {chain} has no runs yet, and so has cost nothing. `./voxarray status {chain}`")
+    return runs
 
 
 def main(argv: Sequence[str]) -> int:

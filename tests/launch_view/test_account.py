@@ -9,9 +9,11 @@ import pytest
 from made_runs import NOON, Made, Maker, make
 
 from pipelines.core import paths
+from pipelines.core.errors import UsageError
 from pipelines.core.run import Run
 from slurm import account as command
 from slurm import request
+from slurm.chain import state as chains
 from slurm.request import Job, Request
 from slurm.view import account_json, account_text
 from slurm.view.account import Account, account
@@ -356,6 +358,21 @@ def test_several_runs_and_their_total(moment, capsys):
     assert sum(text.startswith("other-00000003") for text in lines) == 2
 
 
+def test_a_chain_stands_for_its_runs(moment, capsys):
+    chains.write(chains.State(chains.FORMAT, "mine-0a1b2c3d", {}))
+    (chains.folder("mine-0a1b2c3d") / "chain.json").touch()
+    with pytest.raises(UsageError, match="has no runs yet"):
+        command.main(["mine-0a1b2c3d"])
+    links = {}
+    for name, seed in (("hear", 1), ("write", 2)):
+        make(Made(seed=seed, items=20, tasks=1), moment)
+        links[name] = chains.Standing(since="", run=f"corpus-{seed:08d}")
+    chains.write(chains.State(chains.FORMAT, "mine-0a1b2c3d", {**links, "later": chains.Standing(since="")}))
+    assert command.main(["mine-0a", "corpus-00000002", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["run"] for run in runs] == ["corpus-00000001", "corpus-00000002"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_line_is_wider_than_the_terminal(moment, width):
     found = account(submitted(make(Made(bad=0.05, breaks={0: [(20.0, 600.0)]}), moment)))
@@ -364,8 +381,6 @@ def test_no_line_is_wider_than_the_terminal(moment, width):
 
 
 def test_an_unknown_run_is_usage(home, moment):
-    from pipelines.core.errors import UsageError
-
     with pytest.raises(UsageError):
         command.main(["nothing"])
     with pytest.raises(SystemExit):
