@@ -131,7 +131,11 @@ class _Order(NamedTuple):
 
 def _probed(order: _Order) -> list[Finding]:
     """Run the job, and judge what its nodes say. However this ends, the job is ended and what was made is removed."""
-    groups = places.grouped(places.used())
+    try:
+        groups = places.grouped(places.used())
+    except OSError as error:
+        remedy = "mend its permissions, or name another place with VOXARRAY_HOME"
+        return [Finding("cluster", "folders", BAD, f"{error.filename} cannot be written: {error.strerror}", remedy)]
     line = job.Line()
     try:
         told = {

@@ -197,6 +197,13 @@ def test_a_node_that_does_not_see_the_folder(small, capsys):
     assert not small.left()
 
 
+def test_a_home_that_cannot_be_written(small, place, monkeypatch, capsys):
+    (place.root / "file").write_text("")
+    monkeypatch.setenv("VOXARRAY_HOME", str(place.root / "file"))
+    assert cli.main(["doctor", "--cluster", "--json"]) == 3
+    assert "VOXARRAY_HOME" in found(capsys)["folders"]["remedy"]
+
+
 def test_no_such_partition_and_nonsense(small, capsys):
     assert cli.main(["doctor", "--cluster", "--partition", "nowhere", "--json"]) == 3
     assert "no partition nowhere" in found(capsys)["partition"]["seen"]

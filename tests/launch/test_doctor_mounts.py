@@ -16,7 +16,7 @@ from slurm.probes import GOOD, NOTE
 from slurm.probing import delays
 from tests.launch.two_nodes import judged, together
 
-CACHE_S = 2
+CACHE_S = 3
 
 
 @pytest.fixture
