@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from made_accounts import line, said, say_the_job, step, submitted
 from made_runs import NOON, Made, Maker, make
 
 from pipelines.core import paths
-from pipelines.core.errors import UsageError
 from pipelines.core.run import Run
-from slurm import account as command
-from slurm import request
-from slurm.chain import state as chains
-from slurm.request import Job, Request
-from slurm.view import account_json, account_text
 from slurm.view.account import Account, account
 from slurm.view.account_sacct import Answer
-from slurm.view.text import Terminal, visible
-
-WANTED = Request(cpus=8, mem_mb=8192, time=240, gpus="1")
 
 
 @pytest.fixture
@@ -40,37 +31,6 @@ def sacct(home, monkeypatch):
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
     return tell
-
-
-def submitted(maker: Maker, wanted: Request = WANTED, cluster: str = "slurm") -> Run:
-    """Note that the launcher submitted the made run as array 100, with sweep 101."""
-    run = Run.open(maker.made.run_id())
-    jobs = request.begin(run, 0, cluster, wanted)
-    jobs.jobs += [Job("100", 0, maker.made.tasks, request.ARRAY), Job("101", 0, 0, request.SWEEP)]
-    request.write(run, 0, jobs)
-    return run
-
-
-def line(job: str, start: float, end: float, state="COMPLETED", cpu="00:00:00", name="", tres="", cpus=8) -> str:
-    """An allocation as sacct prints it."""
-    tres = tres or f"billing={cpus},cpu={cpus},gres/gpu=1,gres/gpu:a100=1,mem=8G,node=1"
-    name = name or "tone.corpus-00000001.000"
-    times = f"{start:.0f}|{end:.0f}|{end - start:.0f}"
-    return f"{job}|{state}|{times}|{cpus}|{tres}|8G|240|{cpu}||{name}"
-
-
-def step(job: str, rss: str) -> str:
-    return f"{job}|COMPLETED|1|2|1|8|cpu=8|||00:00:01|{rss}|batch"
-
-
-def say_the_job(maker: Maker, job: str | None) -> None:
-    """Let the heartbeats of a made run tell that they were in that job, or in none."""
-    for path in maker.folder.glob("state/*/*.heartbeat.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "job": job}))
-
-
-def said(found: Account, width: int = 100) -> str:
-    return " ".join("\n".join(account_text.render([found], Terminal(width))).split())
 
 
 def test_from_files_alone(moment):
@@ -305,83 +265,3 @@ def test_a_run_that_has_not_begun(moment):
     assert "No task of it has worked yet" in said(found)
     maker.launch()
     assert account(Run.open(maker.made.run_id())).cost.cpu_s is None
-
-
-RUN_FIELDS = {
-    "run", "pipeline", "at_work", "items", "audio_hours", "launches", "tasks", "attempts", "task_hours", "cpu_hours",
-    "cpu_hours_used", "cpus_used", "gpu_hours", "cpu_hours_per_audio_hour", "cpu_hours_used_per_audio_hour",
-    "gpu_hours_per_audio_hour", "sweep_cpu_hours", "requested", "used", "waste", "states", "sources", "advice",
-}  # fmt: skip
-TOTAL_FIELDS = {
-    "runs", "audio_hours", "cpu_hours", "cpu_hours_used", "gpu_hours", "cpu_hours_per_audio_hour",
-    "gpu_hours_per_audio_hour", "sweep_cpu_hours",
-}  # fmt: skip
-
-
-def test_the_json_form_is_stable(moment, capsys):
-    submitted(make(Made(), moment))
-    assert command.main(["last", "--json"]) == 0
-    value = json.loads(capsys.readouterr().out)
-    (run,) = value["runs"]
-    assert value["format"] == 1
-    assert set(run) == RUN_FIELDS
-    assert set(value["total"]) == TOTAL_FIELDS
-    assert set(run["requested"]) == {"cpus", "gpus", "mem_mb", "time_limit_s"}
-    assert set(run["used"]) == {"cpu_share", "mem_mb", "time_s"}
-    assert set(run["waste"]) == {
-        "loading_s", "loading_of", "around_s", "lost_s", "cut_short", "padding", "failed_tries", "spare_rows",
-    }  # fmt: skip
-    assert run["cpu_hours"] == pytest.approx(8 * run["task_hours"], rel=1e-4)
-    assert run["cpu_hours_per_audio_hour"] == pytest.approx(run["cpu_hours"] / run["audio_hours"], rel=1e-3)
-    assert value["total"]["cpu_hours"] == run["cpu_hours"]
-    told = account_json.__doc__
-    assert all(name in told for name in (RUN_FIELDS | TOTAL_FIELDS | set(run["waste"]) | set(run["used"])))
-
-
-def test_several_runs_and_their_total(moment, capsys):
-    """Links of a chain hear the same audio; two corpora do not."""
-    audio = {}
-    for name, pipeline, seed in (("corpus", "tone", 1), ("corpus", "chime", 2), ("other", "tone", 3)):
-        maker = make(Made(name=name, pipeline=pipeline, seed=seed, items=100), moment)
-        submitted(maker)
-        audio[seed] = sum(maker.audio)
-    ids = ["corpus-00000001", "corpus-00000002", "other-00000003", "corpus-00000001"]
-    assert command.main([*ids, "--json"]) == 0
-    value = json.loads(capsys.readouterr().out)
-    assert [run["run"] for run in value["runs"]] == ids[:3]
-    total = value["total"]
-    assert total["cpu_hours"] == pytest.approx(sum(run["cpu_hours"] for run in value["runs"]), abs=1e-5)
-    assert total["audio_hours"] == pytest.approx(max(audio[1] + audio[3], audio[2]) / 3600, abs=1e-5)
-    assert command.main(ids) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("total")
-    assert sum(text.startswith("other-00000003") for text in lines) == 2
-
-
-def test_a_chain_stands_for_its_runs(moment, capsys):
-    chains.write(chains.State(chains.FORMAT, "mine-0a1b2c3d", {}))
-    (chains.folder("mine-0a1b2c3d") / "chain.json").touch()
-    with pytest.raises(UsageError, match="has no runs yet"):
-        command.main(["mine-0a1b2c3d"])
-    links = {}
-    for name, seed in (("hear", 1), ("write", 2)):
-        make(Made(seed=seed, items=20, tasks=1), moment)
-        links[name] = chains.Standing(since="", run=f"corpus-{seed:08d}")
-    chains.write(chains.State(chains.FORMAT, "mine-0a1b2c3d", {**links, "later": chains.Standing(since="")}))
-    assert command.main(["mine-0a", "corpus-00000002", "--json"]) == 0
-    runs = json.loads(capsys.readouterr().out)["runs"]
-    assert [run["run"] for run in runs] == ["corpus-00000001", "corpus-00000002"]
-
-
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_no_line_is_wider_than_the_terminal(moment, width):
-    found = account(submitted(make(Made(bad=0.05, breaks={0: [(20.0, 600.0)]}), moment)))
-    for text in account_text.render([found, found], Terminal(width)):
-        assert visible(text) <= width, text
-
-
-def test_an_unknown_run_is_usage(home, moment):
-    with pytest.raises(UsageError):
-        command.main(["nothing"])
-    with pytest.raises(SystemExit):
-        command.main([])
