@@ -24,7 +24,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("RECIPE NAME=VALUE …", "a chain of pipelines (--list: the recipes)", "slurm.chain.command"),
     "merge": Command("RUN", "merge by hand: parts -> outputs, with the proof", "slurm.control", "run_merge"),
-    "status": Command("[RUN]", "how far it is: tasks, speed, time left, failures by cause", "slurm.status"),
+    "status": Command("[RUN…]", "how far it is: tasks, speed, time left, failures by cause", "slurm.status"),
     "retry": Command(
         "RUN", "launch what is missing (--quarantined: what was given up, too)", "slurm.control", "retry"
     ),
