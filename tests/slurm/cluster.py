@@ -160,6 +160,21 @@ class Cluster(Commands):
         usable = {"IDLE", "MIXED", "ALLOCATED"}
         wait_until(lambda: self.node_states().get(name) in usable, 30, f"node {name} to come back")
 
+    def nodes_up(self) -> None:
+        """Bring every node back, whatever state it is in (Slurm drains one whose jobs' processes would not end)."""
+        for name in self.settings.names():
+            if not self._daemons().running(f"slurmd-{name}"):
+                self._start_node(name)
+
+        def usable() -> bool:
+            states = self.node_states()
+            bad = [name for name, state in states.items() if state not in {"IDLE", "MIXED", "ALLOCATED"}]
+            for name in bad:
+                self.command("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+            return not bad
+
+        wait_until(usable, 90, "every node to come back", 0.5)
+
     def controller_kill(self, number: int = signal.SIGKILL) -> None:
         """End slurmctld with a signal. SIGTERM saves its state; SIGKILL loses what happened in the last 5 s."""
         self._daemons().kill("slurmctld", number)

@@ -49,6 +49,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--round", type=int, default=40, help="faults a round")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round: the die is cast by it")
     parser.add_argument("--verbose", action="store_true", help="print every fault")
     options = parser.parse_args(arguments)
     kinds: Counter = Counter()
@@ -61,7 +62,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         stack.callback(cluster.down)
         disk = stack.enter_context(small_disk(root / "disk"))
         while sum(kinds.values()) < options.faults:
-            number = totals["rounds"]
+            number = options.first + totals["rounds"]
             cluster.clean()
             one = Round(cluster, disk / f"round-{number}", prepared, random.Random(f"{options.seed} {number}"))
             began = time.monotonic()

@@ -259,8 +259,7 @@ class Weather:
             process.wait(timeout=120)
         if not self.cluster.processes.running("slurmctld"):
             self.cluster.controller_up()
-        for name in self.cluster.settings.names():
-            self.cluster.node_up(name)
+        self.cluster.nodes_up()
         for row in self.cluster.squeue():
             if row["reason"] in ("launch failed requeued held", "JobHeldAdmin", "JobHeldUser"):
                 self.cluster.release(row["id"])
