@@ -49,7 +49,8 @@ COMMANDS = {
 }
 
 _EPILOG = """\
-RUN is a run's id (or its beginning), the stem of its outputs, its manifest, or `last`. `COMMAND --help` tells more.
+RUN is a run's id (or its beginning), the stem of its outputs, its manifest, or `last`; where all steps of a chain are
+meant, the chain's id. `COMMAND --help` tells more.
 Every pipeline takes the same launch flags; without any, it runs on Slurm where there is one, else on this machine.
 Exit status: 0 all done; 1 some items failed or are missing; 2 usage; 3 environment or cluster not fit."""
 
