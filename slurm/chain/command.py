@@ -118,6 +118,11 @@ def take_up(order: Order, options: argparse.Namespace) -> int:
     if busy is not None:
         launch.say(f"{order.id} is at work already, in process {busy}. {_look(order)}")
         return following.follow_here(order.id, busy) if options.wait else ALL_DONE
+    if order.where == "slurm":  # now, where there is a network, and not on a compute node hours later
+        for name in doing.environments_of(order):
+            if not environments.is_ready(name):
+                launch.say(f"Environment {name} is not there yet, or its lock has changed; making it.")
+                environments.ensure(name)
     state.write_order(order)
     store.replace(state.folder(order.id) / "recipe.toml", Path(order.recipe).read_bytes())
     wait = options.wait if options.wait is not None else order.where != "slurm"

@@ -81,6 +81,16 @@ def foresee(link: Link) -> None:
                 raise UsageError(f"Step {link.name} cannot be done. {error}") from None
 
 
+def environments_of(order: Order) -> list[str]:
+    """The environments that a chain's pipelines need, each once."""
+    names: dict[str, None] = {}
+    for link in order.links:
+        if not link.is_tool:
+            description = resources.describe(registry.folders()[link.words[0]])
+            names[description.environment_for(vars(parsed(link, [*link.words[1:], *link.launch])))] = None
+    return list(names)
+
+
 def given(order: Order, link: Link, command: Sequence[str]) -> Given:
     """What a link's command amounts to. Raises VoxarrayError."""
     description = resources.describe(registry.folders()[command[0]])

@@ -12,7 +12,7 @@ from pipelines.core.errors import StorageError
 from pipelines.core.run import Run
 from slurm import chain as chains
 from slurm import cli
-from slurm.chain import conductor, doing, state
+from slurm.chain import command, conductor, doing, state
 from tests.launch import fake_slurm
 from tests.launch.conftest import make_environment
 from tests.launch.place import wait_until
@@ -210,6 +210,17 @@ def test_jobs_wait_for_sweeps_and_go_on_by_themselves(slurm, capsys):
     assert queue() == []
     assert all("path" in json.loads(line) for line in manifest.read_text().splitlines())
     assert set(seen(slurm).values()) == {2}
+
+
+def test_environments_are_made_before_the_first_job(slurm, monkeypatch):
+    slurm.manifest(2)
+    with (slurm.root / "toys.toml").open("a") as file:
+        file.write('[[step]]\nname = "third"\nrun = "sample {second.manifest} s"\n')
+    made = []
+    monkeypatch.setattr(command.environments, "ensure", lambda name: made.append((name, len(queue()))))
+    cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"])
+    assert made == [("lm", 0)], "the third step's; that of the others is there"
+    assert [line[4].split(".")[0] for line in queue()] == ["tone", "tone", "chain"]
 
 
 def test_a_sweep_that_launches_again_is_waited_for(slurm):
