@@ -2,15 +2,18 @@
 
 transformers' own loop copies the whole cache to add a token to it, builds masks and arguments from nothing, and
 computes a row that has ended until the last row of the batch has. Here the cache is written in place, the mask is
-there from the beginning, and rows that have ended leave the batch.
+there from the beginning, rows that have ended leave the batch, and a token is computed in few calls (`decoder`).
 """
 
 from __future__ import annotations
 
 from typing import Any, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from pipelines.asr.backends.decoder import Decoder
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type` of the decoders that are known to say the same here: every layer sees all that was said before."""
@@ -18,6 +21,8 @@ _BLOCK = 64
 """Tokens that the cache has room for whenever it is made larger."""
 _LEAVING = 4
 """Rows that have ended are carried along until they are a share of 1 in so many."""
+
+_READY: WeakKeyDictionary[Any, Decoder] = WeakKeyDictionary()
 
 
 def suits(llm: Any) -> bool:
@@ -28,7 +33,7 @@ def suits(llm: Any) -> bool:
         config.model_type in KINDS
         and set(kinds) == {"full_attention"}
         and not getattr(config, "sliding_window", None)
-        and config._attn_implementation in {"sdpa", "eager"}  # noqa: SLF001 - there is no public way to ask
+        and config._attn_implementation == "sdpa"  # noqa: SLF001 - there is no public way to ask
     )
 
 
@@ -100,12 +105,13 @@ def generate(
     scores = llm(
         inputs_embeds=embedded, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
         logits_to_keep=1,
-    ).logits  # fmt: skip
+    ).logits[:, -1]  # fmt: skip
+    decoder = _decoder(llm)
     here = _Rows(mask, positions[:, -1:], torch.tensor(limits, device=device), max(limits), embedded.dtype)
     said = torch.full((count, max(limits)), ends, device=device)
     every = _look_every(device)
     for step in range(max(limits)):
-        token = scores[:, -1].argmax(dim=-1)
+        token = scores.argmax(dim=-1)
         said[here.places, step] = token
         here.ended |= (token == ends) | (here.limits <= step + 1)
         if (step + 1) % every == 0 or step + 1 == max(limits):
@@ -118,10 +124,7 @@ def generate(
                 for layer in layers:
                     layer.keep(left)
         here.positions += 1
-        scores = llm(
-            input_ids=token[:, None], attention_mask=here.seen[..., : begun + step + 1],
-            position_ids=here.positions, past_key_values=cache, use_cache=True,
-        ).logits  # fmt: skip
+        scores = decoder.step(token, here.positions, here.seen[..., : begun + step + 1], layers)
     return [until(ends, row[:limit]) for row, limit in zip(said.tolist(), limits)]
 
 
@@ -145,6 +148,14 @@ class _Rows:
         self.places, self.positions, self.limits, self.ended, self.seen = (
             each.index_select(0, left) for each in (self.places, self.positions, self.limits, self.ended, self.seen)
         )
+
+
+def _decoder(llm: Any) -> Decoder:
+    """The steps of a language model, made ready once."""
+    found = _READY.get(llm)
+    if found is None:
+        found = _READY[llm] = Decoder(llm)
+    return found
 
 
 def _look_every(device: torch.device) -> int:
