@@ -124,6 +124,7 @@ def take_up(order: Order, options: argparse.Namespace) -> int:
                 launch.say(f"Environment {name} is not there yet, or its lock has changed; making it.")
                 environments.ensure(name)
     state.write_order(order)
+    state.cancelled_path(order.id).unlink(missing_ok=True)
     store.replace(state.folder(order.id) / "recipe.toml", Path(order.recipe).read_bytes())
     wait = options.wait if options.wait is not None else order.where != "slurm"
     if order.where != "slurm" and not wait:

@@ -42,8 +42,6 @@ def advance(chain: str, conducting: bool, again: bool = False, patient: bool = F
     with lock.held(folder / "chain.lock", _WAIT_S, f"The chain {chain}"):
         order = state.read_order(chain)
         whole = _taken_up(order, again)
-        if again:
-            state.cancelled_path(chain).unlink(missing_ok=True)
         if order.where != "slurm":
             whole.pid, whole.host = os.getpid(), socket.gethostname()
         state.write(whole)

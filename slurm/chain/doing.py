@@ -35,9 +35,9 @@ _FINAL = (sweep.GAVE_UP, sweep.CANCELLED, sweep.LIMITED)
 
 
 class Given(NamedTuple):
-    """A link's pipeline command. `needed`: the command that has to be done before it, if any."""
+    """What to launch for a link: its pipeline, or what that needs first, whose command is then `needed`."""
 
-    decision: Optional[Decision]
+    decision: Decision
     needed: Optional[Sequence[str]]
 
 
@@ -150,7 +150,6 @@ def _pipeline(order: Order, whole: State, link: Link, command: Sequence[str], co
 def _take(order: Order, link: Link, standing: Standing, found: Given, conducting: bool) -> bool:
     """Launch what a decision lacks. Whether nothing is missing: its receipt was then verified."""
     decision = found.decision
-    assert decision is not None
     run = launch.existing(decision)
     verdict = _verdict(run) if run is not None and conducting and standing.run == run.id else None
     if verdict is not None and verdict.outcome in _FINAL:
@@ -175,6 +174,7 @@ def _take(order: Order, link: Link, standing: Standing, found: Given, conducting
             f"{listed([cause.message.splitlines()[0][:160] for cause in receipt.signatures[:3]], 3)}. "
             f"`./voxarray logs {run.id} --errors` tells why; `./voxarray retry {run.id} --quarantined` tries again."
         )
+    standing.given_up = receipt.quarantined
     more = f", {receipt.quarantined:,} given up" if receipt.quarantined else ""
     standing.message = f"{receipt.merged:,} items{more}"
     return True
@@ -235,11 +235,8 @@ def untrue(run: Run, receipt: Receipt) -> str:
             size = path.stat().st_size
         except OSError:
             return f"{path} is gone"
-        if size == file.bytes and size <= _DIGEST_AT_MOST and store.sha256_of(path) == file.sha256:
-            continue
-        if size == file.bytes and size > _DIGEST_AT_MOST:
-            continue
-        if not vouching.is_vouched_for(path, run):
+        same = size == file.bytes and (size > _DIGEST_AT_MOST or store.sha256_of(path) == file.sha256)
+        if not same and not vouching.is_vouched_for(path, run):
             return f"{path} has changed since it was merged"
     return ""
 
@@ -247,7 +244,7 @@ def untrue(run: Run, receipt: Receipt) -> str:
 def _tool(order: Order, whole: State, link: Link, command: Sequence[str]) -> None:
     """Run a command that is no pipeline, unless it has run on the same results already."""
     standing = whole.links[link.name]
-    output = state.folder(order.id) / f"{link.name}.txt"
+    output = state.output_path(order.id, link.name)
     inputs = _inputs(whole, link, command)
     if standing.inputs != inputs or not output.exists():
         done = subprocess.run(

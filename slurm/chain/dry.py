@@ -21,7 +21,7 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
     """The rows of one step; adds what it would leave to `results`."""
     rows = [("after", ", ".join(link.after) or "nothing: it starts at once")]
     if link.is_tool:
-        results[link.name] = {"output": str(state.folder(order.id) / f"{link.name}.txt")}
+        results[link.name] = {"output": str(state.output_path(order.id, link.name))}
         return [("command", f"voxarray {shlex.join(link.words)}"), *rows, ("where", "beside the chain; seconds")]
     try:
         with doing.at_home():
@@ -37,7 +37,6 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
         why = f"known once {' and '.join(link.after)} {verb} done" if link.after else str(error)
         return [*rows, ("items", why), *_asked(order, link)]
     decision = found.decision
-    assert decision is not None
     if found.needed is not None:
         rows.append(("first", f"voxarray {shlex.join(found.needed)}"))
         return [*rows, *_asked(order, link)]

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from pipelines.core.errors import DONE as ALL_DONE
 from pipelines.core.errors import SOME_FAILED, ClusterNotFit, VoxarrayError
@@ -63,7 +63,8 @@ def is_conducted(chain: str) -> bool:
         return True
 
 
-def _follow(chain: str, alive: object) -> int:
+def _follow(chain: str, alive: Callable[[], bool]) -> int:
+    """Tell what changes, until the chain has ended or `alive` says that nothing takes it on."""
     told: dict[str, str] = {}
     try:
         while True:
@@ -75,7 +76,7 @@ def _follow(chain: str, alive: object) -> int:
                     launch.say(line)
             if whole.state in (DONE, STOPPED):
                 return conclude(state.read_order(chain), whole)
-            if callable(alive) and not alive() and state.read(chain).state == whole.state:
+            if not alive() and state.read(chain).state == whole.state:
                 launch.say(lost(chain))
                 return SOME_FAILED
             time.sleep(_POLL_S)
@@ -102,7 +103,7 @@ def conclude(order: Order, whole: State) -> int:
         for name, link in whole.links.items():
             where = link.results.get("manifest") or next(iter(link.results.values()), "")
             print(f"  {name:24} {link.message}{f'  -> {where}' if where and where != link.message else ''}")
-        return SOME_FAILED if any("given up" in link.message for link in whole.links.values()) else ALL_DONE
+        return SOME_FAILED if any(link.given_up for link in whole.links.values()) else ALL_DONE
     if not stopped:
         launch.say(f"The chain {order.id} was cancelled.")
     launch.say("What was done is kept; once that is mended, the same `voxarray run …` does what is missing.")

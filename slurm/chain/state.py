@@ -7,6 +7,7 @@ receipts: the state only says what was last seen, and whom the chain waits for.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Optional
 
@@ -48,6 +49,7 @@ class Standing(msgspec.Struct):
     sweep: Optional[str] = None
     conductor: Optional[str] = None
     revivals: int = 0
+    given_up: int = 0
     inputs: str = ""
     results: dict[str, str] = {}
     since: str = ""
@@ -79,6 +81,11 @@ class State(msgspec.Struct):
 def folder(chain: str) -> Path:
     """Where a chain's files lie."""
     return paths.home() / "output" / "chains" / chain
+
+
+def output_path(chain: str, link: str) -> Path:
+    """Where what a tool printed lies; the values in a link's name may hold anything."""
+    return folder(chain) / f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', link).strip('_')}.txt"
 
 
 def cancelled_path(chain: str) -> Path:

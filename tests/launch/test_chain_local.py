@@ -162,6 +162,11 @@ def test_in_the_background_and_cancelled(toys, monkeypatch):
     assert "Cancelled the chain" in out
     wait_until(lambda: not toys.processes("slurm.chain.conductor"), what="the conductor to end")
     assert not toys.processes("slurm.local")
+    toys.manifest(4)
+    status, _, error = toys.run("run", "toys.toml", "manifest=m.json", "--cluster", "local", "--no-wait")
+    assert status == 0, error
+    chain = state_ids(toys)[0]
+    wait_until(lambda: json.loads(toys.run("status", chain, "--json")[1])["state"] == state.DONE, what="the chain")
 
 
 def state_ids(place):
@@ -304,8 +309,8 @@ def test_what_may_pass_is_waited_for(slurm, monkeypatch):
     cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"])
     execute(100)
     execute(101)
-    pauses, full = [], [True, True]
-    monkeypatch.setattr(conductor.time, "sleep", pauses.append)
+    full = [True, True]
+    monkeypatch.setattr(conductor, "_PAUSES_S", (0.01, 0.01, 0.01))
 
     def begin(decision, real=doing.launch.start):
         if full.pop(0) if full else False:
@@ -314,11 +319,12 @@ def test_what_may_pass_is_waited_for(slurm, monkeypatch):
 
     monkeypatch.setattr(doing.launch, "start", begin)
     assert conductor.main([the_chain().id]) == 0
-    assert pauses == [10, 60]
+    assert full == []
     assert the_chain().links["second"].state == state.RUNNING
-    full[:] = [True] * 9
+    full[:] = [True] * 4
     whole = the_chain()
     whole.links["second"].state = state.WAITING
     state.write(whole)
     assert conductor.main([whole.id]) == 1
+    assert full == [], "three more tries, and no others"
     assert "The disk is full" in the_chain().links["second"].message
