@@ -64,6 +64,7 @@ def _whole(suite: Sequence[str]) -> int:
         status, text = there.result()
     places.say("the tests on a Slurm")
     sys.stdout.write(text)
+    sys.stdout.flush()
     places.say(f"the suite: {_word(here)}; on a Slurm: {_word(status)}")
     return here or status
 
@@ -123,6 +124,7 @@ def _failed(checks: Sequence[Tuple[str, List[str]]]) -> List[str]:
             status, text = future.result()
             places.say(title)
             sys.stdout.write(text)
+            sys.stdout.flush()
             if status not in (DONE, _NO_TESTS):
                 failed.append(title)
     return failed
