@@ -24,14 +24,14 @@ def finish(scene, *names):
 
 def requeued(scene, job):
     """Wait until every task of the job has been requeued."""
-    wait_until(lambda: min(restarts(scene, job).values()) >= 1, 90, f"job {job} to be requeued", 0.3)
+    wait_until(lambda: min(restarts(scene, job).values()) >= 1, 120, f"job {job} to be requeued", 0.3)
 
 
 def restarts(scene, job):
     return {record.get("ArrayTaskId", "0"): int(record["Restarts"]) for record in scene.cluster.job(job)}
 
 
-@pytest.mark.deadline(240)
+@pytest.mark.deadline(300)
 def test_time_limit(scene):
     """Warned in time, tasks publish and requeue themselves; without a warning, they are ended, and can be repaired."""
     with scene.cluster.paused():
