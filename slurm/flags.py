@@ -74,18 +74,7 @@ def add_launch(parser: argparse.ArgumentParser, description: Description, fresh:
 
     own = {**BUILT_IN, **description.resources}
     where = parser.add_argument_group("where it runs (results do not depend on these)")
-    where.add_argument(
-        "--cluster",
-        choices=CLUSTERS,
-        default="auto",
-        help="slurm; local: this machine; debug: this machine, one task after the other in one process; "
-        "auto: slurm where sbatch answers, else local (default: auto)",
-    )
-    where.add_argument("--profile", metavar="NAME", help="settings of a cluster, see slurm/profiles/README.md")
-    for name in ("partition", "account", "qos", "constraint"):
-        where.add_argument(
-            f"--{name}", metavar="NAME", help=f"Slurm's --{name} (default: the profile's, else the cluster's)"
-        )
+    add_cluster(where)
     size = parser.add_argument_group("what a task gets")
     size.add_argument("--cpus", metavar="N", help=f"processor cores (default: {own['cpus']})")
     size.add_argument("--mem", metavar="SIZE", help=f"memory, like 8G (default: {own['mem']})")
@@ -108,6 +97,22 @@ def add_launch(parser: argparse.ArgumentParser, description: Description, fresh:
     )
     cut.add_argument("--limit", metavar="N", help="do at most so many of the missing items (default: all)")
     _add_doing(parser, fresh)
+
+
+def add_cluster(group: argparse._ArgumentGroup) -> None:
+    """The flags that say which cluster, and which part of it."""
+    group.add_argument(
+        "--cluster",
+        choices=CLUSTERS,
+        default="auto",
+        help="slurm; local: this machine; debug: this machine, one task after the other in one process; "
+        "auto: slurm where sbatch answers, else local (default: auto)",
+    )
+    group.add_argument("--profile", metavar="NAME", help="settings of a cluster, see slurm/profiles/README.md")
+    for name in ("partition", "account", "qos", "constraint"):
+        group.add_argument(
+            f"--{name}", metavar="NAME", help=f"Slurm's --{name} (default: the profile's, else the cluster's)"
+        )
 
 
 def _add_doing(parser: argparse.ArgumentParser, fresh: bool) -> None:

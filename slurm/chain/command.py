@@ -51,10 +51,7 @@ def _parser() -> flags.Parser:
     parser.add_argument("value", metavar="NAME=VALUE", nargs="*", help="values of the recipe")
     parser.add_argument("--list", action="store_true", help="the shipped recipes, and their values")
     where = parser.add_argument_group("where its steps run (what a recipe's step says of itself gives way to these)")
-    where.add_argument("--cluster", choices=flags.CLUSTERS, default="auto", help="as for a pipeline (default: auto)")
-    where.add_argument("--profile", metavar="NAME", help="settings of a cluster, see slurm/profiles/README.md")
-    for name in ("partition", "account", "qos", "constraint"):
-        where.add_argument(f"--{name}", metavar="NAME", help=f"Slurm's --{name}")
+    flags.add_cluster(where)
     where.add_argument("--tasks", metavar="N", help="tasks of each step")
     where.add_argument("--max-parallel", metavar="N", help="at most so many tasks of a step at a time")
     where.add_argument("--limit", metavar="N", help=argparse.SUPPRESS)

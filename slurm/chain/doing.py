@@ -22,7 +22,7 @@ from pipelines.core.run import Run
 from slurm import flags, launch, merging, prerequisite, request, resources, sweep, vouching
 from slurm.chain import plan, state
 from slurm.chain.plan import Link
-from slurm.chain.state import DONE, RUNNING, STOPPED, Order, Standing, State
+from slurm.chain.state import DONE, RUNNING, STOPPED, WAITING, Order, Standing, State
 from slurm.launch import Decision
 
 _REVIVALS = 3
@@ -133,6 +133,10 @@ def do(order: Order, whole: State, link: Link, conducting: bool, patient: bool =
 def _pipeline(order: Order, whole: State, link: Link, command: Sequence[str], conducting: bool) -> None:
     standing = whole.links[link.name]
     found = given(order, link, command)
+    busy = _at_the_same_manifest(whole, link, found.decision)
+    if busy:
+        standing.state, standing.message = WAITING, f"for {busy}, which is at the same manifest"
+        return
     if found.needed is not None:
         launch.say(f"First: voxarray {' '.join(found.needed)}")
         if not _take(order, link, standing, found, conducting):
@@ -145,6 +149,20 @@ def _pipeline(order: Order, whole: State, link: Link, command: Sequence[str], co
     run = Run.open(standing.run or "")
     standing.results = dict(run.pipeline.results_of(run.plan))
     standing.state, standing.sweep, standing.conductor = DONE, None, None
+
+
+def _at_the_same_manifest(whole: State, link: Link, decision: Decision) -> str:
+    """The link at work that reads or extends this one's manifest, where either extends it; empty where none does.
+
+    Recipes may spell one manifest in several ways: here it is known which file is meant.
+    """
+    for name, other in whole.links.items():
+        if name != link.name and other.state == RUNNING and other.run:
+            run = Run.open(other.run)
+            extends = decision.pipeline.extends or run.pipeline.extends
+            if extends and decision.source.resolve() == run.manifest.resolve():
+                return name
+    return ""
 
 
 def _take(order: Order, link: Link, standing: Standing, found: Given, conducting: bool) -> bool:

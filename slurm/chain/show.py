@@ -103,7 +103,7 @@ def _row(view: View, name: str, terminal: Terminal) -> list[str]:
         return [name, shown, f"{seen.items:,}", ", ".join(told) or seen.state, link.run or ""]
     if link.state == WAITING:
         left = [other for other in view.order.link(name).after if view.whole.links[other].state != DONE]
-        return [name, shown, "", f"for {', '.join(left)}" if left else "", link.run or ""]
+        return [name, shown, "", f"for {', '.join(left)}" if left else link.message, link.run or ""]
     items, _, more = link.message.partition(" items")
     counted = items if link.state == DONE and items.replace(",", "").isdigit() else ""
     return [name, shown, counted, more.strip(", ") if link.state == DONE else "", link.run or ""]

@@ -294,6 +294,23 @@ def test_steps_that_do_not_touch_each_other_run_at_once(slurm):
     assert [line[4].split(".")[0] for line in queue()] == ["tone", "tone", "chain", "tone", "tone", "chain"]
 
 
+def test_one_manifest_by_two_names_is_extended_by_one_step_at_a_time(slurm):
+    """The order cannot be seen in the recipe: an option stands first, the path is another. The files tell."""
+    manifest = slurm.manifest(2)
+    (slurm.root / "alias.json").symlink_to(manifest)
+    third = f'[[step]]\nname = "third"\nrun = "tone --factor 5 {slurm.root / "alias.json"}"\nafter = []\n'
+    (slurm.root / "toys.toml").write_text(RECIPE.partition('[[step]]\nname = "second"')[0] + third)
+    cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"])
+    assert [line[4].split(".")[0] for line in queue()] == ["tone", "tone", "chain"]
+    assert "for first, which is at the same manifest" in the_chain().links["third"].message
+    execute(100)
+    execute(101)
+    execute(102)
+    whole = the_chain()
+    assert (whole.links["first"].state, whole.links["third"].state) == (state.DONE, state.RUNNING)
+    assert [line[4].split(".")[0] for line in queue()] == ["tone", "tone", "chain"]
+
+
 def test_refused_submissions_are_told(slurm, capsys):
     slurm.manifest(2)
     Path(fake_slurm.folder()).mkdir(exist_ok=True)
