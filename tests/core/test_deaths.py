@@ -101,7 +101,7 @@ def started(world: World, *arguments: object, **variables: str):
     """A command at work: some of its items are processed."""
     process = world.start(*arguments, **variables)
     seen = world.root / "seen"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not seen.exists() or seen.stat().st_size < 60:
         assert time.monotonic() < deadline, process.communicate()
         assert process.poll() is None, process.communicate()
@@ -125,7 +125,7 @@ def test_when_the_supervisor_is_killed_its_worker_dies_too(world):
     process = started(world, path, TOY_NAP="0.02")
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert processes_of(process.pid) == []

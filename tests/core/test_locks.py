@@ -49,7 +49,7 @@ def test_a_twin_goes_on_when_the_lock_is_given_up_and_finds_everything_done(worl
     told: list = []
     with mock.patch.object(logging.getLogger("pipelines.core.lock"), "info", lambda *words: told.append(words)):
         assert Supervisor(run, 0, 0, Resources())() == DONE
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=180) == 0
     assert any("waiting up to" in words[0] for words in told)
     assert world.seen() == [f"{n:05d}.wav" for n in range(30)]
     assert conserved(merge.merge(run)).spare == 0
@@ -87,7 +87,7 @@ def test_without_locks_twins_do_the_work_twice_and_it_counts_once(world):
         world.start("run", run.id, "0", "0", pipeline="task", TOY_NAP="0.005", TOY_NO_LOCKS="1") for _ in range(3)
     ]
     for process in processes:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
         assert process.returncode == 0, said
     assert len(world.seen()) > 40
     receipt = conserved(merge.merge(run))

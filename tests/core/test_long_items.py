@@ -23,7 +23,7 @@ def world(tmp_path):
 
 
 def wait_for_page(folder, least):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not any(int(path.read_text() or 0) >= least for path in folder.iterdir() if path.is_file()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -34,7 +34,7 @@ def test_a_stopped_item_goes_on_and_is_not_blamed(world, tmp_path):
     process = world.start(manifest, pipeline="scholar")
     wait_for_page(tmp_path, 5)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 1
     status, said = world.command(manifest, pipeline="scholar")
     assert status == 0, said
@@ -69,7 +69,7 @@ def test_vanished_tasks_are_no_evidence_against_the_item(world, tmp_path):
         process = world.start(manifest, pipeline="scholar")
         wait_for_page(tmp_path, least)
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
     status, said = world.command(manifest, pipeline="scholar")
     assert status == 0, said
     assert decoded(manifest)[0]["pages"] == 20

@@ -19,7 +19,7 @@ from tests.core.world import World, conserved, launch, slurm_task
 ALL = [f"{n:05d}.wav" for n in range(60)]
 
 
-def wait_for(what, process, seconds: float = 30.0) -> None:
+def wait_for(what, process, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, process.communicate()
@@ -47,7 +47,7 @@ def test_a_warned_task_publishes_and_returns_75_and_the_next_one_does_the_rest(w
     process = world.start(path, TOY_NAP="0.02", **slurm)
     at_work(world, process)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 75, said
     run = world.run(path)
     done = [row.index for _, row in run.rows() if row.status == parts.DONE]
@@ -71,7 +71,7 @@ def test_a_signal_to_the_whole_group_as_a_scheduler_sends_it(world):
     process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0))
     at_work(world, process)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 75, said
     assert not [row for _, row in world.run(path).rows() if row.status != parts.DONE]
 
@@ -84,7 +84,7 @@ def test_a_shower_of_signals_stops_the_task_and_hangs_nothing(world):
     for number in [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1] * 100:
         if process.poll() is None:
             os.killpg(process.pid, number)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 75, said
     assert not [row for _, row in world.run(path).rows() if row.status != parts.DONE]
 
@@ -121,7 +121,7 @@ def test_a_signal_at_any_moment_of_the_start_loses_and_blames_nothing(world, mom
     wait_for(lambda: list((world.home / "output").rglob("launch-000.json")), process)
     time.sleep(moment)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode in (75, -15), said
     status, said = world.command(path, **slurm_task("77", [0], 0))
     assert status == 0, said
@@ -135,7 +135,7 @@ def test_on_the_schedulers_warning_a_task_requeues_itself_and_waits_to_be_ended(
     process = world.start(path, "6", TOY_NAP="0.05", **slurm_task("4100", [0, 5], 5), **variables)
     at_work(world, process)
     process.send_signal(signal.SIGUSR2)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == -signal.SIGTERM, said
     assert (world.root / "scontrol").read_text() == "requeue 4100_5\n"
     assert "back in the queue" in said
@@ -147,7 +147,7 @@ def test_a_stop_is_no_requeue(world, number):
     process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **fake_scontrol(world, ""))
     at_work(world, process)
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 75
     asked = world.root / "scontrol"
     assert not asked.exists() or "requeue" not in asked.read_text()
@@ -168,7 +168,7 @@ def test_a_stop_that_is_a_preemption_asks_for_a_requeue(world, record, asks):
     process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **fake_scontrol(world, script))
     at_work(world, process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 75
     assert ("requeue 77_0" in (world.root / "scontrol").read_text()) is asks
 
@@ -181,7 +181,7 @@ def test_where_slurm_does_not_requeue_it_is_told_what_does_the_rest(world):
     process = world.start(path, TOY_NAP="0.02", **slurm_task("77", [0], 0), **variables)
     at_work(world, process)
     process.send_signal(signal.SIGUSR1)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 75
     assert "presently disabled" in said
     assert "the same command again" in said
@@ -192,7 +192,7 @@ def test_outside_of_slurm_a_stop_is_said_and_resumes(world):
     process = world.start(path, TOY_NAP="0.02")
     at_work(world, process)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Traceback" not in said
     before = world.seen()
@@ -203,7 +203,7 @@ def test_outside_of_slurm_a_stop_is_said_and_resumes(world):
 
 def test_a_batch_longer_than_the_grace_time_is_left_to_the_next_attempt(world):
     rows = world.rows(6)
-    rows[4]["nap"] = 12
+    rows[4]["nap"] = 120
     path = world.write(rows)
     process = world.start(path, TOY_BATCH="1", VOXARRAY_GRACE_S="0.2", **slurm_task("77", [0], 0))
     wait_for(
@@ -211,8 +211,8 @@ def test_a_batch_longer_than_the_grace_time_is_left_to_the_next_attempt(world):
     )
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10, "not as long as the batch"
+    said, _ = process.communicate(timeout=180)
+    assert time.monotonic() - begun < 100, "not as long as the batch"
     assert process.returncode == 75, said
     run = world.run(path)
     assert sorted(row.index for _, row in run.rows()) == [0, 1, 2, 3]

@@ -68,7 +68,7 @@ def test_first_wins_among_processes(tmp_path, links):
     start, answers = context.Barrier(4), context.Queue()
     processes = [context.Process(target=process, args=(tmp_path, who, start, links, answers)) for who in range(4)]
     [one.start() for one in processes]
-    won = dict(answers.get(timeout=60) for _ in processes)
+    won = dict(answers.get(timeout=180) for _ in processes)
     [one.join() for one in processes]
     check(tmp_path, won)
 

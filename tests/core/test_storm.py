@@ -98,7 +98,7 @@ def storm(world: World, kills: int, whom: str) -> list[Run]:
                     one.process = one.start()
         for task in tasks:
             while True:
-                said, _ = task.process.communicate(timeout=120)
+                said, _ = task.process.communicate(timeout=180)
                 if task.ended():
                     break
                 assert count or task.process.returncode in (1, 75), said

@@ -105,7 +105,7 @@ class World:
     def command(self, *arguments: object, pipeline: str = "tone", **variables: str) -> tuple[int, str]:
         """Give a toy's command line as a user does. Returns exit status and what it said."""
         process = self.start(*arguments, pipeline=pipeline, **variables)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=180)
         return process.returncode, said
 
     def start(self, *arguments: object, pipeline: str = "tone", **variables: str) -> subprocess.Popen[str]:
@@ -129,7 +129,7 @@ class World:
         """Run an sbatch array (`only`: some of its tasks), all at once. Returns status and words of each task."""
         chosen = tasks if only is None else only
         processes = [self.start(*arguments, **slurm_task(job, tasks, task), **more) for task in chosen]
-        said = [process.communicate(timeout=120)[0] for process in processes]
+        said = [process.communicate(timeout=180)[0] for process in processes]
         return [(process.returncode, words) for process, words in zip(processes, said)]
 
     def seen(self) -> List[str]:

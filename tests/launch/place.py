@@ -46,7 +46,7 @@ class Place:
         self._started.append(process)
         return process
 
-    def run(self, *words, timeout_s=120, **environment):
+    def run(self, *words, timeout_s=300, **environment):
         """`voxarray …` to its end: (exit status, standard output, standard error)."""
         process = self.start(*words, **environment)
         out, error = process.communicate(timeout=timeout_s)
@@ -110,7 +110,7 @@ class Place:
                 continue
 
 
-def wait_until(condition, timeout_s=60.0, what="the condition"):
+def wait_until(condition, timeout_s=180.0, what="the condition"):
     """Wait for something to become true; returns what made it so."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -217,7 +217,7 @@ def test_ctrl_c_cancels_and_removes(small, place):
     wait_until((small.root / "options.json").exists)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "stopped" in error
     assert small.calls("scancel") == ["scancel 7"]

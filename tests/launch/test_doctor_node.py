@@ -48,8 +48,8 @@ def test_a_step_that_hangs_is_given_up(order, tmp_path):
     order()
     one = Node(tmp_path, 1)
     begun = time.monotonic()
-    found = one.step("hang", one.answer, lambda: time.sleep(30))
-    assert time.monotonic() - begun < 5
+    found = one.step("hang", one.answer, lambda: time.sleep(300))
+    assert time.monotonic() - begun < 100
     assert found["hung_s"] == 0.5
     assert "hung" in judge.missing(found)
 
@@ -78,7 +78,7 @@ def test_the_first_of_two_jobs_that_stays_alone(tmp_path, monkeypatch):
     first = Talk(tmp_path / "words", "0", 2)
     first.say("answer", {"host": "n1", "at": "the end"})
     first.say("done")
-    outcome = probe.wait(30.0)
+    outcome = probe.wait(180)
     assert outcome.end == "half"
     assert (tmp_path / "job.sh").read_text() == "# not on n1\n"
     assert [words[0] for words in submitted] == ["sbatch", "sbatch"]

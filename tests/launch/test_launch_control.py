@@ -91,7 +91,7 @@ def test_logs_are_followed(place):
     wait_until((place.folder() / "merged.json").exists)
     time.sleep(1.5)
     follower.send_signal(2)
-    out, _ = follower.communicate(timeout=20)
+    out, _ = follower.communicate(timeout=180)
     assert follower.returncode == 0
     assert "ended with status" in out
 

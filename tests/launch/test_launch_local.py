@@ -96,7 +96,7 @@ def test_ctrl_c_publishes_and_the_same_command_goes_on(place):
     process = place.start("tone", manifest, "--cluster", "local", "--tasks", 2)
     wait_until(lambda: started(place) >= 4)
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Stopping: tasks publish what they have" in error
     assert "was stopped" in error
@@ -123,7 +123,7 @@ def test_second_terminal_joins_instead_of_launching_twice(place):
     assert status == 0
     assert "is at work already" in error
     assert "30 merged" in out
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert not (place.folder() / "launch-001.json").exists()
 
 
@@ -134,10 +134,10 @@ def test_leaving_a_second_terminal_does_not_end_the_run(place):
     assert "is at work already" in second.stderr.readline()
     time.sleep(0.5)
     os.killpg(second.pid, signal.SIGINT)
-    _, error = second.communicate(timeout=30)
+    _, error = second.communicate(timeout=180)
     assert second.returncode == 0
     assert "The run goes on" in error
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert (process.returncode, "40 merged" in out) == (0, True)
 
 
@@ -147,7 +147,7 @@ def test_killed_pump_is_told_and_its_tasks_are_stopped_before_going_on(place):
     wait_until(lambda: started(place) >= 2)
     (pump,) = place.processes("slurm.local")
     os.kill(pump, signal.SIGKILL)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "ended before its work did" in error
     status, out, error = place.run("tone", manifest, "--cluster", "local")

@@ -252,7 +252,7 @@ def test_wait_shows_why_it_waits_and_ends_with_the_verdict(slurm, cluster):
     slurm.execute(100)
     slurm.empty()
     slurm.execute(101)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "9 items = 9 merged" in out
 
@@ -262,7 +262,7 @@ def test_interrupted_wait_leaves_the_run_alone(slurm, cluster):
     wait_until((slurm.root / "101.sh").exists)
     wait_until(lambda: len(slurm.calls("squeue")) > 0)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "The run goes on" in error
     assert not slurm.calls("scancel")

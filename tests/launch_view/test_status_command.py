@@ -165,7 +165,7 @@ def _in_terminal(home: Path, *arguments: str, **variables: str) -> str:
         if b"Ctrl-C" in seen and not interrupted:
             interrupted = True
             process.send_signal(2)
-    process.wait(timeout=30)
+    process.wait(timeout=180)
     os.close(leader)
     return seen.decode()
 

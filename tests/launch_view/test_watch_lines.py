@@ -31,7 +31,7 @@ def test_json_is_an_object_a_line(moment, home):
         )
         values = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(180) == 0
         process.stdout.close()
         assert all(value["format"] == 1 for value in values)
         assert ("tasks" in values[0], "runs" in values[0]) == (of_one, not of_one)

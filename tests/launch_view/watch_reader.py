@@ -58,7 +58,7 @@ class Reader:
         if tell:
             self.process.send_signal(signal.SIGWINCH)
 
-    def until(self, text, timeout_s=30.0):
+    def until(self, text, timeout_s=180.0):
         """Read until a text has come; returns what came until then, and forgets it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.seen:
@@ -73,7 +73,7 @@ class Reader:
 
     def left(self):
         """The command has ended, and the terminal is as it was; returns its exit status and what came last."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while self.process.poll() is None and time.monotonic() < deadline:
             if select.select([self.leader], [], [], 0.05)[0]:
                 self.seen += os.read(self.leader, 65536).decode(errors="replace")

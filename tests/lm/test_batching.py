@@ -161,7 +161,7 @@ def test_two_processes_train_as_one(tmp_path):
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=60)[0] for process in started]
+    said = [process.communicate(timeout=180)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     histories = [json.loads(text.splitlines()[-1]) for text in said]
     assert histories[0] == histories[1], "both processes know the same figures"

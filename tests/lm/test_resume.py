@@ -162,7 +162,7 @@ def command(stage, manifest, *options):
     )
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -187,11 +187,11 @@ def test_through_the_engine_warned_and_killed(stage):
         process = command(stage, manifest, *options)
         wait_for(lambda before=before: {p: p.stat().st_mtime_ns for p in checkpoints.glob("*/*/last.pt")} != before)
         os.killpg(process.pid, number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
         assert process.returncode != 0
         assert not list(checkpoints.glob("*/*/metrics.json"))
     last = command(stage, manifest, *options)
-    said, _ = last.communicate(timeout=120)
+    said, _ = last.communicate(timeout=180)
     assert last.returncode == 0, said
     disturbed = metrics(stage)
     told = "".join(path.read_text() for path in stage.home.glob("logs/**/task_0000.log"))

@@ -31,11 +31,11 @@ def test_stopped_together_and_ended_together(stage, manifest):
     process = command(stage, manifest, "--num-epochs", "20")
     wait_for(lambda: list(checkpoints.glob("*/*/last.pt")), 120)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 1
     assert not list(checkpoints.glob("*/*/metrics.json"))
     last = command(stage, manifest, "--num-epochs", "20")
-    said, _ = last.communicate(timeout=120)
+    said, _ = last.communicate(timeout=180)
     assert last.returncode == 0, said
     found, _ = metrics(stage)
     assert [entry["epoch"] for entry in found["history"]] == list(range(1, 21))
@@ -48,7 +48,7 @@ def test_what_went_wrong_is_told(stage, manifest):
     data[-2:] = (999).to_bytes(2, "little")
     units.write_bytes(bytes(data))
     process = command(stage, manifest)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 2
     assert "has the unit 999" in said
 
@@ -72,7 +72,7 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     pids = [int(path.name) for path in (tmp_path / "pids").iterdir()]
     parent.kill()
     parent.wait()
-    wait_for(lambda: not any(is_alive(pid) for pid in pids), 10)
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def is_alive(pid):
@@ -86,8 +86,8 @@ def test_when_one_dies_the_others_do_not_wait_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(several, "_PATIENCE_S", 0.5)
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{tmp_path}")
     (tmp_path / "one_dies.py").write_text(
-        "import os, time\nos.environ['RANK'] == '1' and os._exit(3)\ntime.sleep(60)\n"
+        "import os, time\nos.environ['RANK'] == '1' and os._exit(3)\ntime.sleep(600)\n"
     )
     began = time.monotonic()
     assert several.run("one_dies", tmp_path, 2, lambda: False) != 0
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300

@@ -51,12 +51,12 @@ def start_accounting(root: Path, ports: Ports, user: str, processes: Processes, 
     }
     argv = [server, "--no-defaults", "--skip-name-resolve", "--skip-log-bin"]
     processes.start("mariadbd", argv + [f"--{name}={value}" for name, value in options.items()], env)
-    wait_until(lambda: listens(ports.database), 30, "MariaDB to listen")
+    wait_until(lambda: listens(ports.database), 90, "MariaDB to listen")
     configuration = root / "slurmdbd.conf"
     configuration.write_text(slurmdbd_conf(root, ports, user))
     configuration.chmod(0o600)  # slurmdbd refuses to read it otherwise
     processes.start("slurmdbd", ["slurmdbd", "-D"], env)
-    wait_until(lambda: listens(ports.accounting), 60, "slurmdbd to listen")
+    wait_until(lambda: listens(ports.accounting), 180, "slurmdbd to listen")
 
 
 def _create_database(root: Path, data: Path, user: str) -> None:

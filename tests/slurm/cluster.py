@@ -83,7 +83,7 @@ class Cluster(Commands):
             start_accounting(self.root, self.ports, getpass.getuser(), self.processes, self._daemon_environment())
             self.command("sacctmgr", "-i", "-Q", "add", "cluster", "test")
         self._start_controller()
-        wait_until(lambda: set(self.node_states().values()) == {"IDLE"}, 30, "every node to be idle")
+        wait_until(lambda: set(self.node_states().values()) == {"IDLE"}, 90, "every node to be idle")
 
     def _write_configuration(self) -> None:
         if not self.ports:
@@ -106,7 +106,7 @@ class Cluster(Commands):
         }
         argv = ["munged", "--foreground", "--force"] + [f"--{name}={value}" for name, value in options.items()]
         self._daemons().start("munged", argv, self._daemon_environment())
-        wait_until((self.root / "munge.sock").exists, 10, "munge's socket")
+        wait_until((self.root / "munge.sock").exists, 60, "munge's socket")
 
     def _start_node(self, name: str) -> None:
         (self.root / "spool" / name).mkdir(exist_ok=True)
@@ -116,7 +116,7 @@ class Cluster(Commands):
     def _start_controller(self) -> None:
         argv = ["slurmctld", "-D", "-f", str(self.root / "slurm.conf")]
         self._daemons().start("slurmctld", argv, self._daemon_environment())
-        wait_until(lambda: "UP" in self.command("scontrol", "ping", check=False), 15, "slurmctld to answer")
+        wait_until(lambda: "UP" in self.command("scontrol", "ping", check=False), 60, "slurmctld to answer")
 
     def _daemons(self) -> Processes:
         if not self.processes:
@@ -151,14 +151,14 @@ class Cluster(Commands):
                 send(pid, signal.SIGKILL)
             return not left
 
-        wait_until(none_left, 10, f"the jobs' processes on {name or 'all nodes'} to end", 0.02)
+        wait_until(none_left, 60, f"the jobs' processes on {name or 'all nodes'} to end", 0.02)
 
     def node_up(self, name: str) -> None:
         """Bring a node back, and wait until jobs can start on it."""
         if not self._daemons().running(f"slurmd-{name}"):
             self._start_node(name)
         usable = {"IDLE", "MIXED", "ALLOCATED"}
-        wait_until(lambda: self.node_states().get(name) in usable, 30, f"node {name} to come back")
+        wait_until(lambda: self.node_states().get(name) in usable, 90, f"node {name} to come back")
 
     def nodes_up(self) -> None:
         """Bring every node back, whatever state it is in (Slurm drains one whose jobs' processes would not end)."""
@@ -173,7 +173,7 @@ class Cluster(Commands):
                 self.command("scontrol", "update", f"nodename={name}", "state=resume", check=False)
             return not bad
 
-        wait_until(usable, 90, "every node to come back", 0.5)
+        wait_until(usable, 270, "every node to come back", 0.5)
 
     def controller_kill(self, number: int = signal.SIGKILL) -> None:
         """End slurmctld with a signal. SIGTERM saves its state; SIGKILL loses what happened in the last 5 s."""
@@ -192,12 +192,12 @@ class Cluster(Commands):
             states = self.node_states()
             return all("UNKNOWN" not in states.get(name, "UNKNOWN") for name in living)
 
-        wait_until(registered, 20, "the nodes to register")
+        wait_until(registered, 60, "the nodes to register")
 
     def accounting_up(self) -> None:
         """Start slurmdbd again after it was killed."""
         self._daemons().start("slurmdbd", ["slurmdbd", "-D"], self._daemon_environment())
-        wait_until(lambda: self.ports is not None and listens(self.ports.accounting), 60, "slurmdbd to listen")
+        wait_until(lambda: self.ports is not None and listens(self.ports.accounting), 180, "slurmdbd to listen")
 
     def reconfigure(self, **changes: Any) -> None:
         """Change settings (say, `max_array_size=17`) by a restart of the controller; `clean` undoes it."""
@@ -226,7 +226,7 @@ class Cluster(Commands):
         for name in self.settings.names():
             if not daemons.running(f"slurmd-{name}"):
                 self._start_node(name)
-        wait_until(self._back_to_idle, 60, "an idle cluster without jobs", 0.1)
+        wait_until(self._back_to_idle, 180, "an idle cluster without jobs", 0.1)
 
     def _back_to_idle(self) -> bool:
         states = self.node_states()

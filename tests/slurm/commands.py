@@ -91,13 +91,13 @@ class Commands:
         """State of each array task by `<array>_<task>` (or by the job's id); tasks not yet started share an entry."""
         return {_identity(record): record["JobState"] for record in self.job(job)}
 
-    def wait_for_jobs(self, *jobs: str, timeout_s: float = 60) -> Dict[str, str]:
+    def wait_for_jobs(self, *jobs: str, timeout_s: float = 180) -> Dict[str, str]:
         """Wait until all tasks of the jobs have ended; returns their states."""
         what = f"jobs {', '.join(jobs)} to end"
         wait_until(lambda: all(_ended(self.job(job)) for job in jobs), timeout_s, what, 0.15)
         return {identity: state for job in jobs for identity, state in self.states(job).items()}
 
-    def wait_for_state(self, job: str, *wanted: str, timeout_s: float = 60) -> None:
+    def wait_for_state(self, job: str, *wanted: str, timeout_s: float = 180) -> None:
         """Wait until every task of the job is in one of the wanted states."""
         what = f"job {job} to be {' or '.join(wanted)}"
         wait_until(lambda: bool(self.job(job)) and set(self.states(job).values()) <= set(wanted), timeout_s, what, 0.1)

@@ -44,7 +44,7 @@ def descendants(root: int) -> List[int]:
     return found
 
 
-def end_all(root: int, patience_s: float = 10.0) -> List[int]:
+def end_all(root: int, patience_s: float = 60.0) -> List[int]:
     """SIGKILL everything below `root` until nothing is left; returns what outlived `patience_s` seconds."""
     deadline = time.monotonic() + patience_s
     while True:

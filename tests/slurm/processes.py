@@ -98,7 +98,7 @@ class Processes:
         """Send a signal to a daemon and wait until it has ended."""
         pid = self.pids[name]
         send(pid, number)
-        wait_until(lambda: not alive(pid), 20, f"{name} to end after signal {number}")
+        wait_until(lambda: not alive(pid), 60, f"{name} to end after signal {number}")
 
     def all(self) -> List[int]:
         """Every process of the cluster, whoever started it."""
@@ -117,7 +117,7 @@ class Processes:
             if self._keeper.stdin:
                 self._keeper.stdin.close()  # the request to end
             try:
-                self._keeper.wait(15)
+                self._keeper.wait(180)
             except subprocess.TimeoutExpired:
                 keeper.end_all(self._keeper.pid)
                 self._keeper.kill()

@@ -68,7 +68,7 @@ class Scene:
     def run(self, name: str) -> RunFiles:
         """The files of the run with that stem, once it has been made."""
         runs = self.home / "output" / "runs"
-        wait_until(lambda: len(list(runs.glob(f"{name}-????????/run.json"))) == 1, 30, f"the run {name} to be made")
+        wait_until(lambda: len(list(runs.glob(f"{name}-????????/run.json"))) == 1, 90, f"the run {name} to be made")
         return RunFiles(next(runs.glob(f"{name}-????????")))
 
     @contextmanager
@@ -89,7 +89,7 @@ class Scene:
         pids = [pid for pid in self.cluster.processes.jobs() if word in command_of(pid)]
         return [pid for pid in pids if ours.items() <= environment_of(pid).items()]
 
-    def wait_for_merge(self, name: str, timeout_s: float = 90) -> None:
+    def wait_for_merge(self, name: str, timeout_s: float = 240) -> None:
         """Wait until the run has been merged."""
         wait_until(lambda: bool(self.run(name).receipt()), timeout_s, f"the merge of {name}", 0.1)
 

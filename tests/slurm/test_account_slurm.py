@@ -24,7 +24,7 @@ def test_with_sacct_and_without(scene):
     scene.wait_for_merge("cost")
     run = scene.run("cost")
     scene.cluster.wait_for_jobs(*(job["job_id"] for job in run.jobs(0)))
-    wait_until(lambda: account_of(scene, run)["states"] == {"COMPLETED": TASKS}, 20, "sacct to catch up", 0.5)
+    wait_until(lambda: account_of(scene, run)["states"] == {"COMPLETED": TASKS}, 60, "sacct to catch up", 0.5)
 
     told, alone = account_of(scene, run), account_of(scene, run, sacct=False)
     assert told["sources"]["times"] == {"sacct": TASKS, "heartbeats": 0}
@@ -58,7 +58,7 @@ def test_a_plain_array_whose_request_only_sacct_knows(scene):
     assert without["cpu_hours_used"] > 0
     if not scene.cluster.settings.accounting:
         return
-    wait_until(lambda: account_of(scene, run)["states"] == {"COMPLETED": 2}, 20, "sacct to catch up", 0.5)
+    wait_until(lambda: account_of(scene, run)["states"] == {"COMPLETED": 2}, 60, "sacct to catch up", 0.5)
     found = account_of(scene, run)
     assert found["requested"]["cpus"] == 3
     assert found["tasks"] == 2

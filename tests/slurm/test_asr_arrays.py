@@ -80,30 +80,30 @@ def conserved(run: RunFiles) -> None:
     assert set(run.done().values()) == {1}
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(900)
 def test_sixteen_tasks_one_requeued_and_one_killed(asr, prepared):
     """Task 3 is requeued in mid-run, as a preemption does; task 9 is killed, and repaired by `--array=9`."""
     job = asr.array("--array=0-15", "--requeue")
     brake = Brake(asr.cluster.processes, asr.home / "output" / "runs", "corpus")
     try:
-        hold({brake: (3, 9)}, timeout_s=200)
+        hold({brake: (3, 9)}, timeout_s=600)
         asr.cluster.scontrol("requeue", f"{job}_3")
         for pid in asr.pids(job, 9, "pipelines.asr"):
             send(pid, signal.SIGKILL)
     finally:
         brake.release()
-    states = asr.cluster.wait_for_jobs(job, timeout_s=250)
+    states = asr.cluster.wait_for_jobs(job, timeout_s=750)
     assert {name for name, state in states.items() if state != "COMPLETED"} <= {f"{job}_9"}
     run = asr.run("corpus")
     if not run.receipt():
         again = asr.array("--array=9")
-        assert set(asr.cluster.wait_for_jobs(again, timeout_s=200).values()) == {"COMPLETED"}
+        assert set(asr.cluster.wait_for_jobs(again, timeout_s=600).values()) == {"COMPLETED"}
     conserved(run)
     assert asr.manifest.read_bytes() == prepared.transcribed.read_bytes()
     assert asr.manifest.with_name("corpus.json.bak").read_bytes() == prepared.manifest.read_bytes()
 
 
-@pytest.mark.deadline(200)
+@pytest.mark.deadline(600)
 def test_the_launcher_and_its_sweep(asr, prepared):
     asr.voxarray(
         *("asr", str(asr.manifest), "--model", "pocketsphinx"),

@@ -33,13 +33,13 @@ def test_array_runs_on_several_nodes(cluster, tmp_path):
 def test_node_death_requeues_elsewhere(cluster, tmp_path):
     ticks = tmp_path / "ticks"
     cluster.sbatch("--requeue", wrap=TICK % ticks)
-    wait_until(lambda: bool(lines(ticks)), 10, "the first tick")
+    wait_until(lambda: bool(lines(ticks)), 60, "the first tick")
     node = lines(ticks)[0].split()[0]
     cluster.node_kill(node)
     before = len(lines(ticks))
     time.sleep(0.4)
     assert len(lines(ticks)) == before, "the node's processes died with it"
-    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 20, "the second attempt")
+    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
     assert not lines(ticks)[-1].startswith(node)
     cluster.node_up(node)
 
@@ -47,11 +47,11 @@ def test_node_death_requeues_elsewhere(cluster, tmp_path):
 def test_split_brain_leaves_the_ghost_writing(cluster, tmp_path):
     ticks = tmp_path / "ticks"
     cluster.sbatch("--requeue", wrap=TICK % ticks)
-    wait_until(lambda: bool(lines(ticks)), 10, "the first tick")
+    wait_until(lambda: bool(lines(ticks)), 60, "the first tick")
     ghost = lines(ticks)[0]
     node = ghost.split()[0]
     cluster.node_kill(node, split_brain=True)
-    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 20, "the second attempt")
+    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
     time.sleep(0.5)
     recent = set(lines(ticks)[-8:])
     assert ghost in recent and any(line.endswith(" 1") for line in recent), f"two attempts write: {recent}"
@@ -98,9 +98,9 @@ def test_preemption_signals_and_requeues(cluster, tmp_path):
     options = ["--signal=B:USR2@5", "--requeue", f"--chdir={tmp_path}"]
     jobs = [cluster.sbatch(f"--partition={name}", *options, script=[str(script)]) for name in ("low", "lowgrace")]
     at_once, grace = tmp_path / "low", tmp_path / "lowgrace"
-    wait_until(lambda: lines(at_once) == lines(grace) == ["start 0"], 10, "the first attempts")
+    wait_until(lambda: lines(at_once) == lines(grace) == ["start 0"], 60, "the first attempts")
     cluster.preempt(seconds=0.5)
-    wait_until(lambda: "start 1" in lines(at_once) and "start 1" in lines(grace), 60, "the second attempts")
+    wait_until(lambda: "start 1" in lines(at_once) and "start 1" in lines(grace), 180, "the second attempts")
     assert set(cluster.wait_for_jobs(*jobs).values()) == {"COMPLETED"}
     assert lines(at_once)[0] == "start 0" and lines(at_once)[-1] == "start 1"
     assert "TERM 0" in lines(at_once), "without a grace time, only a moment before the end"
@@ -111,7 +111,7 @@ def test_requeue_counts_restarts(cluster, tmp_path):
     seen = tmp_path / "seen"
     again = '[ -n "$SLURM_RESTART_COUNT" ] || scontrol requeue $SLURM_JOB_ID'
     job = cluster.sbatch("--requeue", wrap=f'echo "${{SLURM_RESTART_COUNT:-unset}}" >> {seen}; {again}; sleep 1')
-    wait_until(lambda: lines(seen) == ["unset", "1"], 20, "the restart")
+    wait_until(lambda: lines(seen) == ["unset", "1"], 60, "the restart")
     assert cluster.wait_for_jobs(job) == {job: "COMPLETED"}
 
 
@@ -142,7 +142,7 @@ def test_accounting_answers_where_it_is_on(cluster):
     job = cluster.sbatch("--array=0-1", wrap="true")
     cluster.wait_for_jobs(job)
     wanted = {f"{job}_0": "COMPLETED", f"{job}_1": "COMPLETED"}
-    wait_until(lambda: cluster.sacct(job) == wanted, 10, "sacct to catch up")
+    wait_until(lambda: cluster.sacct(job) == wanted, 60, "sacct to catch up")
 
 
 def test_accounting_off_makes_sacct_fail_and_down_leaves_no_process(slurm_here):
@@ -154,13 +154,13 @@ def test_accounting_off_makes_sacct_fail_and_down_leaves_no_process(slurm_here):
         # A job that detaches as far as it can: own session, orphaned, deaf to SIGTERM.
         job = cluster.sbatch(wrap="setsid bash -c 'trap \"\" TERM; sleep 300 & wait' & sleep 300")
         cluster.wait_for_state(job, "RUNNING")
-        wait_until(lambda: len(cluster.processes.jobs()) >= 4, 10, "the job's processes")
+        wait_until(lambda: len(cluster.processes.jobs()) >= 4, 60, "the job's processes")
         pids = cluster.processes.all()
         assert len(pids) >= 8
         started = time.monotonic()
     finally:
         cluster.down()
-    assert time.monotonic() - started < 20, "not as long as the jobs"
+    assert time.monotonic() - started < 200, "not as long as the jobs"
     assert not [pid for pid in pids if alive(pid)]
     assert not root.exists()
     cluster.down()
@@ -185,5 +185,5 @@ def test_nothing_is_left_when_the_owner_is_killed(slurm_here, tmp_path):
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     owner.stdout.close()
-    wait_until(lambda: not of_this_cluster(), 10, "the orphaned cluster to end")
-    wait_until(lambda: not Path(root).exists(), 10, "its folder to be removed")
+    wait_until(lambda: not of_this_cluster(), 60, "the orphaned cluster to end")
+    wait_until(lambda: not Path(root).exists(), 60, "its folder to be removed")

@@ -39,7 +39,7 @@ def left(home):
     return [*home.rglob(".doctor-*"), *REPOSITORY.glob(".doctor-*")]
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(360)
 def test_two_nodes_probe_the_cluster(cluster, home):
     out, error = doctor(cluster, home, "--cluster").communicate()
     findings = {finding["name"]: finding for finding in json.loads(out)}
@@ -57,7 +57,7 @@ def test_two_nodes_probe_the_cluster(cluster, home):
     assert not cluster.squeue()
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(360)
 def test_a_partition_that_gives_a_job_one_node(cluster, home):
     """Two jobs then, on different nodes."""
     cluster.scontrol("update", "partitionname=low", "maxnodes=1")
@@ -74,13 +74,13 @@ def test_a_partition_that_gives_a_job_one_node(cluster, home):
     assert not cluster.squeue()
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(360)
 def test_it_waits_for_its_turn_and_ctrl_c_cancels_it(cluster, home):
     cluster.drain(*cluster.settings.names())
     process = doctor(cluster, home, "--cluster", "--partition", "low")
-    wait_until(lambda: [row["name"] for row in cluster.squeue()] == ["voxarray.doctor"], 30, "the job to be queued")
+    wait_until(lambda: [row["name"] for row in cluster.squeue()] == ["voxarray.doctor"], 90, "the job to be queued")
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "stopped" in error
     assert not cluster.squeue()

@@ -54,12 +54,12 @@ def array(scene: Scene, name: str, *arguments: str) -> RunFiles:
     script = [str(REPOSITORY / "slurm" / f"{name}.slurm"), *arguments]
     argv = ["sbatch", "--parsable", "--cpus-per-task=1", "--mem=0", "--array=0-3", *script]
     job = scene._call(argv, [0], sacct=True, **settings(scene.home)).stdout.strip()
-    assert set(scene.cluster.wait_for_jobs(job, timeout_s=150).values()) == {"COMPLETED"}
+    assert set(scene.cluster.wait_for_jobs(job, timeout_s=450).values()) == {"COMPLETED"}
     runs = (path for path in (scene.home / "output" / "runs").glob("*/run.json"))
     return RunFiles(next(path.parent for path in runs if json.loads(path.read_text())["pipeline"] == name))
 
 
-@pytest.mark.deadline(200)
+@pytest.mark.deadline(600)
 def test_score(cluster, tmp_path, data):
     scene = Scene(cluster, tmp_path / "home", data, None)
     manifest = copied(data, tmp_path)
@@ -69,7 +69,7 @@ def test_score(cluster, tmp_path, data):
     assert manifest.read_bytes() == (data / "one" / "corpus.json").read_bytes()
 
 
-@pytest.mark.deadline(200)
+@pytest.mark.deadline(600)
 def test_sample(cluster, tmp_path, data):
     scene = Scene(cluster, tmp_path / "home", data, None)
     run = array(scene, "sample", str(data / "model"), "drawn", *DRAWN)

@@ -13,7 +13,7 @@ SEED = os.environ.get("VOXARRAY_SEED", "20261121")
 FAULTS, ROUNDS = 32, 2
 
 
-@pytest.mark.deadline(480)
+@pytest.mark.deadline(1440)
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_chain_under_faults(cluster, tmp_path, undisturbed, number):
     with small_disk(tmp_path / "disk") as disk:

@@ -113,10 +113,10 @@ def conserved(run: RunFiles) -> None:
     assert (receipt["items"], receipt["merged"], receipt["quarantined"]) == (ITEMS + 1, ITEMS, 1)
 
 
-@pytest.mark.deadline(240)
+@pytest.mark.deadline(720)
 def test_sixteen_tasks_encode_to_the_same_bytes(units, prepared):
     job = units.array("encode", "--array=0-15")
-    assert set(units.cluster.wait_for_jobs(job, timeout_s=200).values()) == {"COMPLETED"}
+    assert set(units.cluster.wait_for_jobs(job, timeout_s=600).values()) == {"COMPLETED"}
     conserved(units.run_of("encode"))
     ours, theirs = (home / "output" / "corpus" / "units" for home in (units.home, prepared.home))
     for name in PACKED:
@@ -125,26 +125,26 @@ def test_sixteen_tasks_encode_to_the_same_bytes(units, prepared):
     assert [row.get("units_row") for row in rows] == [*range(7), None, *range(7, ITEMS)]
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(900)
 def test_killed_tasks_of_sts_are_repaired_as_documented(units, prepared):
     """Tasks 0, 5 and 12 of 16 are killed; `--array=0,5,12` does what they lack, and remembers the 16."""
     job = units.array("sts", "--array=0-15")
     runs = units.home / "output" / "runs"
     brake = Brake(units.cluster.processes, runs, "corpus")
     try:
-        hold({brake: (0, 5, 12)}, timeout_s=200)
+        hold({brake: (0, 5, 12)}, timeout_s=600)
         units.cluster.scancel("--signal=KILL", "--full", f"{job}_0", f"{job}_12")
         for pid in units.pids(job, 5, "pipelines.sts"):
             send(pid, signal.SIGKILL)
     finally:
         brake.release()
-    states = units.cluster.wait_for_jobs(job, timeout_s=200)
+    states = units.cluster.wait_for_jobs(job, timeout_s=600)
     assert {name for name, state in states.items() if state != "COMPLETED"} == {f"{job}_{task}" for task in (0, 5, 12)}
     run = units.run_of("sts")
     assert not run.receipt()
     kept = {path: path.stat().st_mtime_ns for path in (units.home / "output" / "corpus").rglob("*.wav")}
     again = units.array("sts", "--array=0,5,12")
-    assert set(units.cluster.wait_for_jobs(again, timeout_s=200).values()) == {"COMPLETED"}
+    assert set(units.cluster.wait_for_jobs(again, timeout_s=600).values()) == {"COMPLETED"}
     conserved(run)
     assert [launch["tasks"] for launch in run.launches()] == [16, 16]
     assert {index % 16 for index in run.done(1)} <= {0, 5, 12}
@@ -155,7 +155,7 @@ def test_killed_tasks_of_sts_are_repaired_as_documented(units, prepared):
     assert len(done_before) >= len(kept) - 6, "what was done stays as it was, but for a batch in flight a task"
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(900)
 def test_the_launcher_fits_the_codebook_first(units, prepared):
     said = units.voxarray(
         *("encode", str(copied(prepared, units.home)), "corpus", "--units", "logmel-kmeans-8"),

@@ -31,7 +31,7 @@ def restarts(scene, job):
     return {record.get("ArrayTaskId", "0"): int(record["Restarts"]) for record in scene.cluster.job(job)}
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(900)
 def test_time_limit(scene):
     """Warned in time, tasks publish and requeue themselves; without a warning, they are ended, and can be repaired."""
     with scene.cluster.paused():
@@ -46,7 +46,7 @@ def test_time_limit(scene):
         for brake, job in zip(brakes[:2], (warned, job_of(run))):
             requeued(scene, job)
             brake.release()
-        scene.cluster.wait_for_jobs(stopped, timeout_s=120)
+        scene.cluster.wait_for_jobs(stopped, timeout_s=360)
     assert set(scene.cluster.states(stopped).values()) == {"TIMEOUT"}
     finish(scene, "warned", "launched")
     assert len(run.launches()) == 1, "a requeued task is the same launch's"
@@ -108,10 +108,10 @@ def test_split_brain_twins(scene, locks):
                 path.unlink()
         scene.cluster.node_kill("n3", split_brain=True)
         ghosts = {worker.pid for brake in (one, other) for worker in brake.held.values()}
-        wait_until(lambda: 1 in restarts(scene, plain).values(), 30, "the twin of the plain array")
-        wait_until(lambda: 1 in restarts(scene, job_of(run)).values(), 30, "the twin of the launch")
+        wait_until(lambda: 1 in restarts(scene, plain).values(), 90, "the twin of the plain array")
+        wait_until(lambda: 1 in restarts(scene, job_of(run)).values(), 90, "the twin of the launch")
         if not locks:
-            wait_until(lambda: twins(scene, ghosts) >= 2, 30, "the twins to be at work beside the ghosts")
+            wait_until(lambda: twins(scene, ghosts) >= 2, 90, "the twins to be at work beside the ghosts")
     for name in ("plain", "launched"):
         scene.wait_for_merge(name)
         scene.prove(name)
@@ -138,7 +138,7 @@ def test_controller_restart(scene, number):
             time.sleep(5.5)  # what happened in the last 5 s is not yet saved: any cluster would lose it
         scene.cluster.controller_kill(number)
         one.release()  # these end while nobody listens
-        wait_until(lambda: bool(scene.run("plain").receipt()), 40, "the plain array to merge without a controller")
+        wait_until(lambda: bool(scene.run("plain").receipt()), 120, "the plain array to merge without a controller")
         scene.cluster.controller_up()
     finish(scene, "plain", "launched")
     assert set(scene.cluster.wait_for_jobs(plain, job_of(run)).values()) == {"COMPLETED"}
@@ -170,7 +170,7 @@ def test_ghost_that_never_ends(scene):
         scene.prove("haunted")
         assert len(run.launches()) == 2
         before = len(run.rows())
-    wait_until(lambda: not workers(scene.cluster.processes, "haunted"), 30, "the ghost to end")
+    wait_until(lambda: not workers(scene.cluster.processes, "haunted"), 90, "the ghost to end")
     assert len(run.rows()) > before, "the ghost published what it had"
     scene.voxarray("merge", run.id, statuses=[1])
     scene.prove("haunted")

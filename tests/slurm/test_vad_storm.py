@@ -76,7 +76,7 @@ def settled(scene):
     return not scene.cluster.squeue()
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(900)
 def test_storm(scene):
     with scene.cluster.paused():
         scene.sbatch("plain", "--array=0-5")

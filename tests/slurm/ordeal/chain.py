@@ -124,7 +124,7 @@ class Round:
 
     def voxarray(self, *words: str) -> int:
         """Another command of a user's; its exit status."""
-        done = subprocess.run(self._argv(*words), env=self._env(), cwd=self.home, check=False, timeout=120)
+        done = subprocess.run(self._argv(*words), env=self._env(), cwd=self.home, check=False, timeout=180)
         return done.returncode
 
     def state(self) -> Dict[str, Any]:
@@ -142,7 +142,7 @@ class Round:
 
     def storm(self, faults: int, every_s: float = 0.5) -> int:
         """Start the chain, and let so many faults hit it, or fewer where it is done before; how many did."""
-        self.start().wait(timeout=120)
+        self.start().wait(timeout=180)
         self.weather.slow(0.35)
         hits, idle_since = 0, time.monotonic()
         while hits < faults and not self.is_done():

@@ -256,7 +256,7 @@ class Weather:
         for pid in self.pids("pipelines.core.worker"):
             send(pid, signal.SIGCONT)
         for process in self.started:
-            process.wait(timeout=120)
+            process.wait(timeout=180)
         if not self.cluster.processes.running("slurmctld"):
             self.cluster.controller_up()
         self.cluster.nodes_up()
