@@ -75,6 +75,12 @@ def left_behind(state: Path, task: int) -> Iterator[Crumbs]:
         yield _read(path)
 
 
+def noted(state: Path, task: int, pid: int) -> bytes:
+    """What a living process on this machine has noted of its items in flight, as it stands; empty: none."""
+    its = f"{paths.task_name(task)}.{store.ATTEMPT.rsplit('-', 2)[0]}-{pid}-*.inflight"
+    return b"".join(path.read_bytes() for path in state.glob(its))
+
+
 def _read(path: Path) -> Crumbs:
     indexes: list[int] = []
     alone = False

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Iterable, Optional
 
-from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, store, suspects
+from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, stall, store, suspects
 from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
@@ -50,6 +50,7 @@ class Supervisor:
         self.warned: Optional[signal.Signals] = None
         self._worker: Optional[subprocess.Popen[bytes]] = None
         self._last_words = ""
+        self._stalled: Optional[str] = None
 
     def __call__(self) -> int:
         """Run the task. Returns its exit status (see `pipelines.core.errors`)."""
@@ -92,7 +93,7 @@ class Supervisor:
                 if status not in (DONE, STOPPED_BY_WARNING):
                     log.error("Task %d stopped. %s", self.task, self._last_words or f"The log is {self.log_file}.")
                 return status
-            cause = _cause(status)
+            cause = self._stalled or _cause(status)
             unwarned = self.warned is None
             found = suspects.question(self.run, self.launch, self.task, seen=cause, strike=unwarned)
             alone = suspects.indexes(found)
@@ -162,7 +163,9 @@ class Supervisor:
                 os.close(mouth)
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
-            status = self._worker.wait()
+            with stall.Watch(self._worker, self.state, self.task, stall.patience_s()) as watch:
+                status = self._worker.wait()
+            self._stalled = watch.stalled
             self._last_words = (words.read(1 << 16) or b"").decode("utf-8", "replace")
             return status
 

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import Optional, Sequence
 
-from pipelines.core import logs
+from pipelines.core import logs, stall
 from pipelines.core.errors import SOME_FAILED, VoxarrayError
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
@@ -43,6 +43,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = parser.parse_args(arguments)
     _die_with(options.supervisor)
     faulthandler.enable()
+    faulthandler.register(stall.TRACE_SIGNAL)
     logs.to_stream(sys.stderr)
     alone = [int(index) for index in options.alone.split(",") if index]
     try:

@@ -1,10 +1,11 @@
 """A pipeline for the tests of the engine: it needs no audio, and can be told to be slow, to fail and to die.
 
-What an item does is written in its row: `nap` (seconds of sleep), `raise` (message of an exception), `batch` (the
-whole call raises while the item shares its batch), `short` (the call returns one result too few), `kill` (a signal
-that the process sends itself), `exit` (a status that the process ends with, as C libraries do), `sys_exit` (the same
-as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"), `machine` (a fault that is not the
-item's: "full", "returned" or "unfit"), `once` (a path: the fault happens only until that file exists).
+What an item does is written in its row: `nap` (seconds of sleep), `spin` (seconds of processor time), `raise` (message
+of an exception), `batch` (the whole call raises while the item shares its batch), `short` (the call returns one result
+too few), `kill` (a signal that the process sends itself), `exit` (a status that the process ends with, as C libraries
+do), `sys_exit` (the same as Python does), `odd` (what is returned: "object", "none", "surrogate" or "nan"), `machine`
+(a fault that is not the item's: "full", "returned" or "unfit"), `once` (a path: the fault happens only until that file
+exists).
 
 Variables: `TOY_NAP` (sleep of every item), `TOY_BATCH` (items a batch), `TOY_SEEN` (a file that gets the name of every
 item processed), `TOY_LOAD_S` (sleep while loading), `TOY_DIE_LOADING` (the process kills itself while loading),
@@ -60,6 +61,9 @@ class Processor:
     def _one(self, item: Item, fields: Mapping[str, Any]) -> Union[dict[str, Any], Exception]:
         _note(item)
         time.sleep(fields.get("nap", 0) or float(os.environ.get("TOY_NAP", "0")))
+        until = time.process_time() + fields.get("spin", 0)
+        while time.process_time() < until:
+            pass
         once = fields.get("once")
         if once is None or not Path(once).exists():
             if once is not None:
