@@ -82,6 +82,13 @@ def _forecast(decision: Decision, run: Run, tasks: int) -> Forecast:
         return Forecast(scan.identity.items, account.done, account.quarantined, counts, seconds, scan.notes)
 
 
+def outputs(decision: Decision, run_plan: Plan) -> str:
+    """What the run would leave, in words."""
+    if decision.pipeline.results is None:
+        return f"{run_plan.outputs}{'.*' if decision.pipeline.source == 'directory' else ''}"
+    return ", ".join(decision.pipeline.results_of(run_plan).values())
+
+
 def _what(decision: Decision, run_plan: Plan, run: Optional[Run]) -> list[tuple[str, str]]:
     numbers = run.launch_numbers() if run else []
     standing = f"exists, with {len(numbers)} launches so far" if run else "new"
@@ -94,7 +101,7 @@ def _what(decision: Decision, run_plan: Plan, run: Optional[Run]) -> list[tuple[
         ("pipeline", f"{run_plan.pipeline}: {decision.pipeline.summary}"),
         ("source", f"{run_plan.source} ({decision.pipeline.source})"),
         ("parameters", values or "none"),
-        ("outputs", f"{run_plan.outputs}{'.*' if decision.pipeline.source == 'directory' else ''}"),
+        ("outputs", outputs(decision, run_plan)),
         ("run folder", str(paths.run_folder(run_plan.run_id))),
         ("logs", str(paths.home() / "logs" / run_plan.run_id)),
     ]

@@ -43,6 +43,7 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
     run_plan = core_plan.draft(decision.pipeline, decision.source, decision.stem, decision.parameters)[0]
     results[link.name] = dict(decision.pipeline.results_of(run_plan))
     rows += [("items", _items(decision) or "known once the steps before it are done")]
+    rows += [("outputs", one.outputs(decision, run_plan))]
     return [*rows, *_where(order, decision)]
 
 

@@ -146,6 +146,7 @@ def test_dry_run_changes_nothing(toys, capsys):
     out = capsys.readouterr().out
     assert "4: 0 done, 4 to do" in out
     assert "after        first" in out
+    assert f"outputs      {toys.root / 'm.json'}" in out
     assert toys.tree() == before
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pipelines.core import registry
 from slurm import cli
 
 
@@ -39,6 +40,17 @@ def test_manifest_run_here(place, capsys):
     assert "lock" in told["environment"]
     assert told["outputs"] == str(manifest)
     assert "tasks 4 (command line)" in told["settings"]
+
+
+def test_outputs_are_all_that_a_run_leaves(place, capsys):
+    manifest = place.manifest(1)
+    tone = registry.find("tone")
+    object.__setattr__(tone, "results", lambda plan: {"manifest": plan.manifest, "units": "output/units/x"})
+    try:
+        told = lines(dry(capsys, "tone", manifest, "--cluster", "local"))
+    finally:
+        object.__setattr__(tone, "results", None)
+    assert told["outputs"] == f"{manifest}, output/units/x"
 
 
 def test_names_the_run_that_is_made_then(place, capsys):
