@@ -13,6 +13,7 @@ packages=(
   slurmdbd                      # Slurm's accounting, for sacct
   slurm-wlm-mysql-plugin        # its storage plugin
   mariadb-server                # its database
+  bindfs                        # a folder mounted twice, with caches and locks of each mount's own
   asterisk-core-sounds-en-g722  # real human speech, 16 kHz: English
   asterisk-core-sounds-fr-g722  # French
   asterisk-core-sounds-es-g722  # Spanish
