@@ -163,7 +163,9 @@ class Supervisor:
                 os.close(mouth)
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
-            with stall.Watch(self._worker, self.state, self.task, stall.patience_s()) as watch:
+            # trainings wait for each other, while one of them packs the data that all read
+            patience = 0.0 if self.run.pipeline.resumes else stall.patience_s()
+            with stall.Watch(self._worker, self.state, self.task, patience) as watch:
                 status = self._worker.wait()
             self._stalled = watch.stalled
             self._last_words = (words.read(1 << 16) or b"").decode("utf-8", "replace")
