@@ -62,14 +62,16 @@ def test_split_brain_leaves_the_ghost_writing(cluster, tmp_path):
 
 def test_controller_restart_keeps_the_queue(cluster, tmp_path):
     cluster.drain("n1", "n2", "n3")
-    running = cluster.sbatch(wrap="sleep 2")
+    leave = tmp_path / "leave"
+    running = cluster.sbatch(wrap=f"until [ -e {leave} ]; do sleep 0.2; done")
     waiting = cluster.sbatch("--array=0-2", "--nodelist=n1", wrap="true")
     held = cluster.sbatch("--hold", wrap="true")
     cluster.wait_for_state(running, "RUNNING")
     cluster.controller_kill(signal.SIGTERM)
     cluster.controller_up()
     assert {row["id"] for row in cluster.squeue()} - {running} == {held, *(f"{waiting}_{task}" for task in range(3))}
-    assert cluster.job(running), "it may have ended meanwhile, but it is known"
+    assert set(cluster.states(running).values()) == {"RUNNING"}
+    leave.touch()
     cluster.resume("n1", "n2", "n3")
     cluster.release(held)
     assert set(cluster.wait_for_jobs(running, waiting, held).values()) == {"COMPLETED"}
