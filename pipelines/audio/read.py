@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.audio import RATE, lengths, riff
 from pipelines.audio.ffmpeg import Ffmpeg
 from pipelines.audio.formats import FFMPEG, suffix
-from pipelines.audio.resample import Float32, Int16, Resampler, Samples, mono, to_float, to_int16
+from pipelines.audio.resample import Float32, Int16, Resampler, Samples, finite, mono, to_float, to_int16
 from pipelines.audio.sources import NotReadableError, Sndfile, Source, Span, Wave
 from pipelines.core.errors import ItemError
 
@@ -98,9 +98,9 @@ class Recording:
         self._refuse_silence()
 
     def float_blocks(self, samples: int) -> Iterator[Float32]:
-        """The same as float32 with full scale at ±1, not rounded to 16 bits on the way."""
+        """The same as float32 with full scale at ±1, not rounded to 16 bits on the way; all of them are numbers."""
         for block in self._sized(samples, integers=False):
-            yield to_float(block)
+            yield finite(to_float(block))
         self._refuse_silence()
 
     def _refuse_silence(self) -> None:

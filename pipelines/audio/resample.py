@@ -36,6 +36,15 @@ def to_float(samples: Samples) -> Float32:
     return scaled
 
 
+def finite(samples: Float32) -> Float32:
+    """The samples as they are. Raises ItemError for what is no number, which a model would answer with anything."""
+    if not np.isfinite(samples).all():
+        raise ItemError(
+            "The recording holds samples that are not numbers (NaN or infinite); whatever wrote it went wrong."
+        )
+    return samples
+
+
 def to_int16(samples: Samples) -> Int16:
     """Samples as 16-bit integers, rounded to the nearest and clipped at full scale.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,8 +15,10 @@ import pytest
 import soundfile
 
 from pipelines.audio import ffmpeg
+from pipelines.audio.items import Audio
 from pipelines.audio.read import Recording, read
 from pipelines.core.errors import ItemError
+from pipelines.core.manifest import parse
 from tests import corpus
 
 TONE = (3000 * np.sin(np.arange(16000 * 4) / 5)).astype(np.int16)
@@ -139,6 +142,19 @@ def test_not_numbers(tmp_path):
     values[700] = np.nan
     soundfile.write(tmp_path / "a.wav", values, 16000, subtype="FLOAT")
     assert "NaN" in message(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_not_numbers_in_floating_point(tmp_path, bad, rate, channels):
+    values = np.zeros((rate, channels), np.float32)
+    values[-1, -1] = bad
+    soundfile.write(tmp_path / "a.wav", values, rate, subtype="FLOAT")
+    audio = Audio(parse(0, json.dumps({"audio_filepath": str(tmp_path / "a.wav")}).encode()))
+    list(audio())
+    assert isinstance(audio.fault, ItemError)
+    assert "not numbers (NaN or infinite)" in str(audio.fault)
 
 
 def test_no_ffmpeg(tmp_path, good, monkeypatch):

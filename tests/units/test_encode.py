@@ -109,6 +109,18 @@ def test_bad_recordings_are_named_and_cost_nothing_else(stage, rows, units):
     assert {row["audio_filepath"]: row for row in rows_of(manifest)}[bad[0]["audio_filepath"]] == bad[0]
 
 
+def test_samples_that_are_not_numbers_have_no_units(stage, rows, units):
+    values = np.zeros(RATE, np.float32)
+    values[RATE // 2] = np.nan
+    path = stage.data / "bad" / "nan.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, values, RATE, "FLOAT")
+    manifest = stage.write([rows[0], {"audio_filepath": str(path), "duration": 1.0}], "nan.json")
+    status, said = stage.give("encode", manifest, "nan", "--units", units)
+    assert status == 1, said
+    assert "1 merged + 1 quarantined" in said
+
+
 @pytest.mark.parametrize("samples", [1, 200, 399, 400, 719, 720])
 def test_very_short_recordings_have_a_unit(stage, rows, units, samples):
     short = stage.recording(f"short/{samples}.wav", corpus.read_wave(corpus.speech("en", 1)[0])[2000 : 2000 + samples])
