@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Optional, Sequence, Union
 
+from pipelines.audio import RATE
 from pipelines.core.errors import UsageError, listed
 from pipelines.core.pipeline import Parameters
-from pipelines.units import models
+from pipelines.units import known, models
 
 
 def verify_fit(info: models.ModelInfo, parameters: Parameters) -> None:
-    """Raise UsageError where a vocoder knows another number of units than the quantizer gives."""
+    """Raise UsageError where a vocoder was trained on other units than the quantizer's: their number, rate or name."""
+    units = str(parameters.get("units", ""))
     size, given = info.config["vocabulary_size"], parameters.get("vocabulary_size")
     if given is not None and given != size:
-        raise UsageError(
-            f"The vocoder {info.name} speaks {size:,} different units, and the quantizer "
-            f"{parameters.get('units', '')} gives {given:,}: it was trained on others, and would speak noise. Name "
-            "the vocoder of these units with --vocoder, or the units of this vocoder with --units."
-        )
+        raise _misfit(info, f"speaks {size:,} different units, and the quantizer {units} gives {given:,}")
+    hop, rate = info.config["hop"], parameters.get("rate")
+    if rate and round(RATE / rate) != hop:
+        raise _misfit(info, f"speaks {RATE / hop:g} units a second, and the quantizer {units} gives {rate:g}")
+    voice, quantizer = known.find(info.name), known.find(Path(units).name)
+    if voice and quantizer and voice.quantizer != quantizer.name:
+        raise _misfit(info, f"is published for the units {voice.quantizer}, and these are {quantizer.name}")
+
+
+def _misfit(info: models.ModelInfo, why: str) -> UsageError:
+    return UsageError(
+        f"The vocoder {info.name} {why}: it was trained on others, and would speak noise. Name the vocoder of these "
+        "units with --vocoder, or the units of this vocoder with --units."
+    )
 
 
 def number_of(what: str, given: Union[str, int, None], names: Sequence[str], vocoder: str) -> Optional[int]:

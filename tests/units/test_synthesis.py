@@ -133,6 +133,24 @@ def test_a_vocoder_of_other_units(shelf):
         voice(shelf, units="km-2000", vocabulary_size=2000)
 
 
+def test_a_vocoder_of_another_frame_rate(shelf):
+    voice(shelf, units="km-50", vocabulary_size=50, rate=50.0)
+    with pytest.raises(UsageError, match=r"voice speaks 50 units a second, and the quantizer km-50 gives 25"):
+        voice(shelf, units="km-50", vocabulary_size=50, rate=25.0)
+
+
+@pytest.mark.parametrize("where", ["", "/models/"])
+def test_a_published_vocoder_of_other_published_units(tmp_path, where):
+    """Of one size and rate: only their names tell the two apart."""
+    units = ["mhubert-base-vp_mls_cv_8lang-kmeans-2000", "mhubert-base-vp_mls_cv_8lang-kmeans-expresso-2000"]
+    vocoder_folder(tmp_path, f"{units[0]}-hifigan", num_embeddings=2000)
+    given = {"vocoder": str(tmp_path / f"{units[0]}-hifigan"), "vocabulary_size": 2000, "rate": 50.0}
+    for good in (units[0], "mine", ""):
+        load_synthesiser({**given, "units": where + good})
+    with pytest.raises(UsageError, match=f"published for the units {units[0]}, and these are {units[1]}"):
+        load_synthesiser({**given, "units": where + units[1]})
+
+
 def test_griffin_lim_needs_log_mel_units(shelf):
     with pytest.raises(UsageError, match="phones is a codebook of HuBERT's features"):
         voice(shelf, vocoder="griffin-lim", codebook=str(shelf / "phones"))
