@@ -8,7 +8,7 @@ import json
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Set
 
 OUTPUTS = (".csv", ".json", "_segments.json")
 GIVEN_UP = 2
@@ -51,8 +51,12 @@ class RunFiles:
         return found
 
     def done(self, launch: int = -1) -> Counter:
-        """How often each item index was done."""
-        return Counter(row["index"] for row in self.rows(launch) if row["status"] == "done")
+        """How often each item was done, by its key: its place changes with the listing."""
+        return Counter(row["key"] for row in self.rows(launch) if row["status"] == "done")
+
+    def places(self, launch: int = -1) -> Set[int]:
+        """Places, in the listing of their launch, of what was done."""
+        return {row["index"] for row in self.rows(launch) if row["status"] == "done"}
 
 
 class Reference(NamedTuple):
@@ -66,6 +70,11 @@ def lines_of(path: Path) -> List[bytes]:
     return path.read_bytes().splitlines()
 
 
+def key(path: str) -> str:
+    """The key of a file's item."""
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 def output(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
@@ -74,23 +83,23 @@ def prove(run: RunFiles, stem: Path, corpus: Path, reference: Reference) -> None
     """Every file of the corpus is accounted for exactly once, everywhere, and in the reference's bytes."""
     there = sorted(str(path) for path in corpus.rglob("*") if not path.is_dir())
     assert run.listing() == there, "the listing is the corpus"
-    _prove_parts(run, len(there))
+    _prove_parts(run, there)
     _prove_receipt(run, len(there), reference.bad)
     _prove_outputs(stem, there, reference)
 
 
-def _prove_parts(run: RunFiles, items: int) -> None:
-    """Each item has a result in some part, or so many strikes that it was given up; twins agree to the byte."""
-    results: Dict[int, set] = {}
+def _prove_parts(run: RunFiles, there: List[str]) -> None:
+    """Each file has a result in some part, or so many strikes that it was given up; twins agree to the byte."""
+    results: Dict[str, set] = {}
     strikes: Counter = Counter()
     for row in run.rows():
         if row["status"] == "done":
-            results.setdefault(row["index"], set()).add(json.dumps(row["result"], sort_keys=True))
+            results.setdefault(row["key"], set()).add(json.dumps(row["result"], sort_keys=True))
         else:
-            strikes[row["index"]] += 1
-    for index in range(items):
-        assert index in results or strikes[index] >= GIVEN_UP, f"item {index} is in no part"
-    assert not [index for index, twins in results.items() if len(twins) > 1], "attempts at an item differ"
+            strikes[row["key"]] += 1
+    for path in there:
+        assert key(path) in results or strikes[key(path)] >= GIVEN_UP, f"{path} is in no part"
+    assert not [twins for twins in results.values() if len(twins) > 1], "attempts at an item differ"
 
 
 def _prove_receipt(run: RunFiles, items: int, bad: int) -> None:

@@ -110,7 +110,7 @@ def grid(cluster, tmp_path, data) -> GridScene:
 
 def prove(grid: GridScene, run: RunFiles, undisturbed: dict[str, bytes]) -> None:
     """Every member is done once, and is bit for bit what one undisturbed process makes of it."""
-    assert set(run.done()) == set(range(MEMBERS))
+    assert run.places() == set(range(MEMBERS))
     assert set(run.done().values()) == {1}, "nothing was done twice"
     assert (run.receipt()["items"], run.receipt()["merged"]) == (MEMBERS, MEMBERS)
     assert models(grid.home) == undisturbed
@@ -132,12 +132,12 @@ def test_killed_and_requeued_members_go_on(grid, undisturbed):
     states = grid.cluster.wait_for_jobs(job, timeout_s=600)
     assert {name: state for name, state in states.items() if state != "COMPLETED"} == {f"{job}_0": "FAILED"}
     run = grid.run("corpus")
-    assert set(run.done()) == {1, 2, 3}
+    assert run.places() == {1, 2, 3}
     assert not run.receipt()
 
     repair = grid.array("--array=0")
     assert set(grid.cluster.wait_for_jobs(repair, timeout_s=360).values()) == {"COMPLETED"}
-    assert set(run.done(1)) == {0}, "only what was missing was done"
+    assert run.places(1) == {0}, "only what was missing was done"
     for task in (0, 1, 2):
         assert "Going on from step" in grid.log(task)
     assert "Going on from step" not in grid.log(3)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Tuple
 
 import pytest
-from proof import Reference, RunFiles, output, prove
+from proof import Reference, RunFiles, key, output, prove
 
 
 @pytest.fixture
@@ -82,3 +82,22 @@ def test_the_proof_notices(finished, reference, corpus, spoil):
     spoil(run, stem)
     with pytest.raises(AssertionError):
         prove(run, stem, corpus, reference)
+
+
+def publish(run: RunFiles, launch: int, *listing: str, done: Tuple[int, ...]) -> None:
+    """A part of a launch of that listing, in which the items at these places were done."""
+    rows = [{"index": index, "key": key(listing[index]), "status": "done", "result": {}} for index in done]
+    body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path = run.folder / "parts" / f"launch-{launch:03d}" / "task_0000.000.jsonl"
+    path.parent.mkdir(parents=True)
+    part = {"task": 0, "rows": len(rows), "crc32": zlib.crc32(body)}
+    path.write_bytes(json.dumps({"part": part}).encode() + b"\n" + body)
+
+
+@pytest.mark.parametrize(("done", "times"), [((0,), {"a": 1, "b": 1, "c": 1}), ((0, 2), {"a": 1, "b": 1, "c": 2})])
+def test_what_is_done_twice_is_known_by_its_name(tmp_path, done, times):
+    """A file that sorts before the others moves them all by a place."""
+    run = RunFiles(tmp_path)
+    publish(run, 0, "b", "c", done=(0, 1))
+    publish(run, 1, "a", "b", "c", done=done)
+    assert run.done() == {key(name): number for name, number in times.items()}

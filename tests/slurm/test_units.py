@@ -147,7 +147,7 @@ def test_killed_tasks_of_sts_are_repaired_as_documented(units, prepared):
     assert set(units.cluster.wait_for_jobs(again, timeout_s=600).values()) == {"COMPLETED"}
     conserved(run)
     assert [launch["tasks"] for launch in run.launches()] == [16, 16]
-    assert {index % 16 for index in run.done(1)} <= {0, 5, 12}
+    assert {index % 16 for index in run.places(1)} <= {0, 5, 12}
     assert set(run.done().values()) == {1}
     assert units.prepared.files(units.home) == prepared.files(prepared.home)
     assert not list((units.home / "output" / "corpus").rglob("*.tmp"))

@@ -36,7 +36,7 @@ def test_repair_of_named_tasks(scene):
             send(pid, signal.SIGKILL)
     states = scene.cluster.wait_for_jobs(job)
     assert {name for name, state in states.items() if state != "COMPLETED"} == {f"{job}_{task}" for task in (0, 5, 12)}
-    lacking = {index for index in range(len(run.listing())) if index not in run.done() and index % 16 in (0, 5, 12)}
+    lacking = {index for index in range(len(run.listing())) if index % 16 in (0, 5, 12)} - run.places()
     assert lacking and {index % 16 for index in lacking} == {0, 5, 12}
     said = scene.voxarray("merge", str(scene.stem("repair")), statuses=[1])
     assert "--array=0,5,12" in said and not run.receipt()
@@ -48,9 +48,9 @@ def test_repair_of_named_tasks(scene):
     three = scene.sbatch("repair", "--array=0,5,12")
     assert set(scene.cluster.wait_for_jobs(three).values()) == {"COMPLETED"}
     scene.prove("repair")
-    lacking &= set(run.done())  # without the files that are no recordings
-    assert set(run.done(1)) == {index for index in lacking if index % 16 == 5}
-    assert set(run.done(2)) == {index for index in lacking if index % 16 != 5}
+    lacking &= run.places()  # without the files that are no recordings
+    assert run.places(1) == {index for index in lacking if index % 16 == 5}
+    assert run.places(2) == {index for index in lacking if index % 16 != 5}
     assert set(run.done().values()) == {1}, "nothing was done twice"
 
 
