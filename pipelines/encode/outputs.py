@@ -25,12 +25,15 @@ class _Encoded(msgspec.Struct):
     path: str = ""
 
 
+_UNITS = ("units_filepath", "units_row", "num_units")
+"""The fields that an item's row gains."""
+
 _decode = msgspec.json.Decoder(_Encoded).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class EncodeOutput:
-    """The consumer of the merge. Items without a result keep their row, and have no units."""
+    """The consumer of the merge. Items without a result keep their row, less the units that an earlier run gave it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -44,10 +47,10 @@ class EncodeOutput:
         """Open private files."""
         self._manifest.open()
 
-    def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:
+    def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:  # noqa: ARG002
         """Take one item."""
         if result is None:
-            self._manifest.write(item, None, error)
+            self._manifest.write_rows([_without_units(item.row)], [None])
             return
         found = _decode(result)
         where = found.path if self._store is None else str(self._store.folder)
@@ -85,3 +88,11 @@ class EncodeOutput:
         self._manifest.abandon()
         if self._store is not None:
             self._store.abandon()
+
+
+def _without_units(row: bytes) -> bytes:
+    """A row that names no units: beside those of this run, others would be taken for units of the same codebook."""
+    fields = msgspec.json.decode(row)
+    if fields.keys().isdisjoint(_UNITS):
+        return row
+    return _encode({name: value for name, value in fields.items() if name not in _UNITS})

@@ -30,7 +30,8 @@ class StsProcessor:
         self._parameters = parameters
         self._voice = synthesis.load(parameters)
         self._encoder = encoder.load(parameters) if parameters["from"] == AUDIO else None
-        self._rows = UnitRows(parameters["vocabulary_size"], parameters["units"], round(RATE / parameters["rate"]))
+        size, hop = parameters["vocabulary_size"], round(RATE / parameters["rate"])
+        self._rows = UnitRows(size, parameters["units"], hop, parameters["codebook_digest"])
         on_gpu = self._voice.on_gpu
         self.batch_items, self.batch_seconds = _ON_GPU if on_gpu else _ON_CPU
         self.concurrency = 2 if on_gpu else resources.cpus

@@ -17,10 +17,13 @@ _WINDOWS = 2.5
 
 
 class UnitRows:
-    """Reads the units of items. `name` is what messages call the units."""
+    """Reads the units of items. `name` is what messages call the units.
 
-    def __init__(self, vocabulary_size: int, name: str, hop: int = 320) -> None:
-        self._size, self._name, self._hop = vocabulary_size, name, hop
+    `codebook_digest`: packed units that are known to be of another codebook are refused.
+    """
+
+    def __init__(self, vocabulary_size: int, name: str, hop: int = 320, codebook_digest: Optional[str] = None) -> None:
+        self._size, self._name, self._hop, self._digest = vocabulary_size, name, hop, codebook_digest
         self._stores: dict[str, PackedUnits] = {}
 
     def read(self, items: Sequence[Item]) -> tuple[list[Optional[Exception]], list[Units], list[Optional[int]]]:
@@ -71,6 +74,14 @@ class UnitRows:
             except UsageError as error:
                 raise ItemError(str(error)) from None
         packed = self._stores[where]
+        its = packed.description
+        if self._digest and its.codebook_digest and its.codebook_digest != self._digest:
+            raise ItemError(
+                f"The row's units in {where} are of the codebook {its.name} ({its.codebook_digest[:8]}), and not of "
+                f"{self._name} ({self._digest[:8]}): the row was encoded with another codebook than others, or the "
+                "codebook was made anew since, or --units names another. Encode the manifest again, or name the "
+                "codebook of these units."
+            )
         if not isinstance(row, int) or not 0 <= row < len(packed):
             raise ItemError(f"`units_row` is {row!r}, and the packed units have rows 0 to {len(packed) - 1}.")
         return packed.frames(row)

@@ -109,6 +109,19 @@ def test_bad_recordings_are_named_and_cost_nothing_else(stage, rows, units):
     assert {row["audio_filepath"]: row for row in rows_of(manifest)}[bad[0]["audio_filepath"]] == bad[0]
 
 
+def test_a_recording_that_fails_in_another_run_loses_the_units_of_the_first(stage, rows, units):
+    """Among rows of the new codebook, its row would be taken for one of them."""
+    gone = stage.recording("bad/soon_gone.wav", corpus.read_wave(corpus.speech("en", 1)[0]), text="kept")
+    manifest, first = encode(stage, [rows[0], gone], "failing", "--units", units)
+    (stage.data / "bad" / "soon_gone.wav").unlink()
+    status, said = stage.give("encode", manifest, "failing2", "--units", units)
+    assert status == 1, said
+    assert "1 merged + 1 quarantined" in said
+    good, bad = rows_of(manifest)
+    assert good["units_filepath"] == str(stage.home / "output" / "failing2" / "units") != str(first)
+    assert bad == gone
+
+
 def test_samples_that_are_not_numbers_have_no_units(stage, rows, units):
     values = np.zeros(RATE, np.float32)
     values[RATE // 2] = np.nan

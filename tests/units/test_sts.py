@@ -80,6 +80,19 @@ def test_units_of_a_manifest_are_spoken_as_from_audio(stage, rows, units):
             assert same == (name != "files"), "files of units that are deduplicated have lost the timing"
 
 
+def test_packed_units_of_another_codebook_are_not_spoken(stage, rows, units):
+    manifest = stage.write(rows[:3], "others.json")
+    assert stage.give("encode", manifest, "others", "--units", units)[0] == 0
+    book = "logmel-kmeans-20.other"
+    assert stage.give("kmeans", manifest, book, "--clusters", 20)[0] == 0
+    asked = ("sts", manifest, "others", "--from", "units", "--root", stage.data)
+    status, said = stage.give(*asked, "--units", book)
+    assert status == 1, said
+    assert "0 merged + 3 quarantined" in said
+    assert "and not of logmel-kmeans-20.other" in said
+    assert not list((stage.home / "output" / "others").rglob("*.wav"))
+
+
 def test_units_as_text_are_spoken(stage, units):
     rows = [
         {"audio_filepath": str(stage.data / "sample0"), "duration": 0.06, "units": "3 3 7"},

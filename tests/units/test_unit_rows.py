@@ -14,11 +14,12 @@ from pipelines.units.rows import UnitRows
 from tests.units.test_packed import write
 
 
-def read(duration=None, size=50, **fields):
+def read(duration=None, size=50, codebook_digest=None, **fields):
     row = {"audio_filepath": "/corpus/x.wav", **fields}
     if duration is not None:
         row["duration"] = duration
-    (fault,), (units,), (samples,) = UnitRows(size, "logmel-kmeans-50").read([parse(0, json.dumps(row).encode())])
+    reader = UnitRows(size, "logmel-kmeans-50", codebook_digest=codebook_digest)
+    (fault,), (units,), (samples,) = reader.read([parse(0, json.dumps(row).encode())])
     if fault is not None:
         raise fault
     return units.tolist(), samples
@@ -37,6 +38,18 @@ def test_packed_units_keep_their_timing(tmp_path):
         read(units_filepath=str(tmp_path), units_row=2)
     with pytest.raises(ItemError, match="holds no packed units"):
         read(units_filepath=str(tmp_path / "none"), units_row=0)
+
+
+def test_packed_units_of_another_codebook(tmp_path):
+    write(tmp_path, [[1]])
+    packed = {"units_filepath": str(tmp_path), "units_row": 0}
+    assert read(**packed, codebook_digest="0" * 64)[0] == [1]
+    with pytest.raises(ItemError, match=r"of the codebook logmel-kmeans-50 \(00000000\), and not of .* \(11111111\)"):
+        read(**packed, codebook_digest="1" * 64)
+    assert read(units="1", codebook_digest="1" * 64)[0] == [1], "text does not say what it is of"
+    description = tmp_path / "units.json"
+    description.write_text(description.read_text().replace("0" * 64, ""))
+    assert read(**packed, codebook_digest="1" * 64)[0] == [1], "nor do units that others packed"
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.int16, torch.uint8])
