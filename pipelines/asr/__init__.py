@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.asr.options import add_arguments, foresee, parameters
+from pipelines.asr.outputs import outputs
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
 
 
@@ -21,5 +22,6 @@ PIPELINE = Pipeline(
     add_arguments=add_arguments,
     parameters=parameters,
     foresee=foresee,
+    outputs=outputs,
     adds=("text", "segments", "words", "flags"),
 )

@@ -83,7 +83,7 @@ class Piece(NamedTuple):
     @property
     def duration(self) -> float:
         """Seconds."""
-        return len(self.samples) / RATE
+        return (self.last - self.first) / RATE
 
 
 def cut(audio: Audio, how: Cutting, given: Optional[Segments] = None) -> Iterator[Piece]:

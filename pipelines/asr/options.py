@@ -7,9 +7,10 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-from pipelines.asr.backends import PRECISIONS, locate
+from pipelines.asr.backends import PRECISIONS, SETTINGS, locate
+from pipelines.core import store
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a model of the hub (nvidia/canary-qwen-2.5b, nvidia/parakeet-tdt-0.6b-v3, openai/whisper-large-v3, "
         f"facebook/wav2vec2-large-960h, …), a folder, a .nemo file, or {WITHOUT}, which needs neither GPU nor "
-        f"download and is for trying things out (default: {ON_A_GPU} where there is a GPU, else {WITHOUT})",
+        f"download and is for trying things out (default: {ON_A_GPU} where tasks get a GPU, else {WITHOUT})",
     )
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: bf16 on a GPU, else fp32)")
     model.add_argument("--language", metavar="CODE", help="of the speech, for models of several (en, de, …)")
@@ -43,9 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--field",
         default="text",
         metavar="NAME",
-        help="the field that gets the text; pred_text where `text` holds what was really said (default: text)",
+        help="the field that gets the text; pred_text where `text` holds what was really said. What goes with it is "
+        "then in NAME_segments, NAME_words, NAME_flags (default: text)",
     )
-    what.add_argument("--redo", action="store_true", help="rows that have a text already get a new one")
+    what.add_argument(
+        "--redo",
+        action="store_true",
+        help="rows that have a text already get a new one; a row that fails keeps what it had",
+    )
     cut = parser.add_argument_group("how recordings are cut")
     cut.add_argument(
         "--vad",
@@ -66,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def foresee(options: argparse.Namespace) -> None:
-    """Raise UsageError where the model is not here."""
+    """Raise UsageError where the model is not here, or cannot honour what is asked of it."""
     if options.model:
-        locate.locate(options.model)
+        _settings(options, locate.locate(options.model))
 
 
 def parameters(options: argparse.Namespace) -> Parameters:
@@ -79,40 +85,53 @@ def parameters(options: argparse.Namespace) -> Parameters:
         "model": str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name,
         "backend": found.backend,
         "version": found.version,
-        "settings": {
-            key: value
-            for key, value in (
-                ("precision", options.precision),
-                ("language", options.language),
-                ("prompt", options.prompt),
-                ("decoder", options.decoder),
-            )
-            if value is not None
-        },
+        "settings": _settings(options, found),
         "words": options.words,
         "segments": options.segments,
         "redo": options.redo,
         "field": _field(options.field),
         "vad": options.vad,
-        "vad_segments": _file(options.vad_segments),
+        "vad_segments": _segments(options),
         "longest": _longest(options.longest),
     }
+    if values["vad_segments"]:
+        values["vad_segments_digest"] = store.sha256_of(Path(values["vad_segments"]))
     return values
+
+
+def _settings(options: argparse.Namespace, found: locate.Model) -> dict[str, Any]:
+    """What is asked of the model. UsageError for what it cannot honour."""
+    given = {name: getattr(options, name) for name in ("precision", "language", "prompt", "decoder")}
+    given = {name: value for name, value in given.items() if value is not None}
+    known = SETTINGS[found.backend]
+    for name, value in given.items():
+        if name not in known and value != "auto":
+            knows = f"of these, it knows {' and '.join(f'--{each}' for each in known)}" if known else "it knows none"
+            raise UsageError(
+                f"--{name} {value} means nothing to the model {found.name}, which {found.backend} runs: {knows}. "
+                f"Leave --{name} out, or name another model."
+            )
+    return given
 
 
 def _default(options: argparse.Namespace) -> str:
     """The model where none is named. PocketSphinx is said to be what it is."""
-    gpus = str(getattr(options, "gpus", None) or "").rpartition(":")[2]
-    asked = gpus not in ("", "0") or bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if asked or shutil.which("nvidia-smi"):
+    gpus = getattr(options, "gpus", None)  # what the launcher's tasks get; without it, this process is the task
+    if str(gpus).rpartition(":")[2] != "0" if gpus is not None else _is_gpu_here():
         return ON_A_GPU
     log.warning(
-        "No GPU is asked for and none is here, so the model is %s: it needs no download, and about every third word "
-        "is wrong. For work, name a model (--model %s --gpus 1).",
+        "There is no GPU for this, so the model is %s: it needs no download, and about every third word is wrong. For "
+        "work, name a model and ask for a GPU (--model %s --gpus 1).",
         WITHOUT,
         ON_A_GPU,
     )
     return WITHOUT
+
+
+def _is_gpu_here() -> bool:
+    """Whether this process may use one: -1 is the customary way to hide them all."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return bool(shutil.which("nvidia-smi")) if visible is None else bool(visible) and not visible.startswith("-")
 
 
 def _field(name: str) -> str:
@@ -123,10 +142,16 @@ def _field(name: str) -> str:
     return name
 
 
-def _file(name: Any) -> Any:
-    if name is None:
+def _segments(options: argparse.Namespace) -> Optional[str]:
+    """The file of --vad-segments."""
+    if options.vad_segments is None:
         return None
-    path = Path(name).expanduser().absolute()
+    if options.vad == "never":
+        raise UsageError(
+            f"--vad never looks for no speech, and --vad-segments {options.vad_segments} says where it is: give one "
+            "of the two."
+        )
+    path = Path(options.vad_segments).expanduser().absolute()
     if not path.is_file():
         raise UsageError(
             f"--vad-segments is {path}, which is no file here. `./voxarray vad DIRECTORY STEM` writes "

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, ContextManager, Iterable, NamedTuple, NoReturn, Optional, Sequence, Union
+from typing import Any, ContextManager, Iterable, Iterator, NamedTuple, NoReturn, Optional, Sequence, Union
+
+import numpy as np
 
 from pipelines.asr import backends, loops, sizes
 from pipelines.asr.backends import Transcript
@@ -17,7 +19,8 @@ from pipelines.asr.batching import Batcher, DeviceLostError
 from pipelines.asr.cutting import Cutting, Piece, cut
 from pipelines.asr.given import GivenSegments
 from pipelines.audio.items import Audio
-from pipelines.core import paths
+from pipelines.core import paths, store
+from pipelines.core.errors import UsageError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 
@@ -28,15 +31,19 @@ _ON_GPU = (4096, 14400.0)
 _DIED = 70
 """Exit status of a process whose GPU no longer answers (sysexits' EX_SOFTWARE)."""
 
+_BESIDE = ("segments", "words", "flags")
+"""The fields that tell more of a text."""
+_NO_SAMPLES = np.empty(0, np.float32)
+
 Result = Union[dict[str, Any], Exception]
 
 
 class _Recording(NamedTuple):
-    """One item's audio, and its pieces."""
+    """One item's audio, and what was recognised: its pieces, without their samples."""
 
     item: Item
     audio: Audio
-    pieces: list[Piece]
+    found: list[tuple[Piece, Union[Transcript, Exception]]]
 
 
 class AsrProcessor:
@@ -48,7 +55,7 @@ class AsrProcessor:
         backend = self._backend
         longest = min(backend.longest_s, parameters["longest"] or backend.longest_s)
         self._how = Cutting(longest, vad=parameters["vad"])
-        self._given = GivenSegments(Path(parameters["vad_segments"])) if parameters["vad_segments"] else None
+        self._given = _given(parameters)
         self._words = bool(parameters["words"])
         self._field = str(parameters["field"])
         if self._words and not backend.has_words:
@@ -79,43 +86,68 @@ class AsrProcessor:
         return [found.get(item.index, {}) for item in items]
 
     def _transcribed(self, items: Sequence[Item]) -> list[Result]:
-        audios = [Audio(item) for item in items]
+        recordings = [_Recording(item, Audio(item), []) for item in items]
+        waiting: list[tuple[_Recording, Piece]] = []
+        seconds = 0.0
         with self._cutters() as pool:
             cut_all = pool.map if pool is not None else map
-            found = cut_all(self._pieces, items, audios)
-            recordings = [_Recording(*each) for each in zip(items, audios, found)]
-        pieces = [piece for recording in recordings for piece in recording.pieces]
+            for recording, pieces in zip(recordings, cut_all(self._pieces, recordings)):
+                for piece in pieces:
+                    waiting.append((recording, piece))
+                    seconds += piece.duration
+                    # What the engine gives at once is less than this, unless a recording is longer: memory stays flat.
+                    if seconds > 2 * self.batch_seconds:
+                        self._recognise(waiting)
+                        waiting, seconds = [], 0.0
+        self._recognise(waiting)
+        return [self._result(recording) for recording in recordings]
+
+    def _recognise(self, waiting: Sequence[tuple[_Recording, Piece]]) -> None:
+        """Take pieces through the model, but for those of recordings that could not be read."""
+        sound = [(recording, piece) for recording, piece in waiting if recording.audio.fault is None]
         with self._turn:
             try:
-                results = self._batcher.run([piece.samples for piece in pieces])
+                results = self._batcher.run([piece.samples for _, piece in sound])
             except DeviceLostError as error:
                 _die(error)
-        given = iter(results)
-        return [self._result(recording, [next(given) for _ in recording.pieces]) for recording in recordings]
+        for (recording, piece), result in zip(sound, results):
+            recording.found.append((piece._replace(samples=_NO_SAMPLES), result))
 
     def _cutters(self) -> ContextManager[Optional[ThreadPoolExecutor]]:
         """Threads that decode and cut, where a GPU waits for them; a CPU's threads have a batch each of their own."""
         return ThreadPoolExecutor(self._decoders, thread_name_prefix="cut") if self._decoders else nullcontext()
 
-    def _pieces(self, item: Item, audio: Audio) -> list[Piece]:
-        """The pieces of a recording; none where it could not be read, and `audio.fault` says why."""
-        try:
-            segments = self._given.of(item) if self._given is not None else None
-            return list(cut(audio, self._how, segments))
-        except Exception as error:  # noqa: BLE001 - one recording's trouble must not touch the others
-            audio.fault = audio.fault or error
-            return []
+    def _pieces(self, recording: _Recording) -> Iterable[Piece]:
+        """The pieces of a recording: made by a cutter's thread, else one after the other as they are asked for."""
+        pieces = self._cut(recording)
+        is_long = (recording.item.duration or 0.0) > self.batch_seconds
+        return list(pieces) if self._decoders and not is_long else pieces
 
-    def _result(self, recording: _Recording, found: Sequence[Union[Transcript, Exception]]) -> Result:
-        fault = recording.audio.fault or next((each for each in found if isinstance(each, Exception)), None)
+    def _cut(self, recording: _Recording) -> Iterator[Piece]:
+        """The pieces, as far as the recording could be read; `audio.fault` says what went wrong."""
+        try:
+            segments = self._given.of(recording.item) if self._given is not None else None
+            yield from cut(recording.audio, self._how, segments)
+        except Exception as error:  # noqa: BLE001 - one recording's trouble must not touch the others
+            recording.audio.fault = recording.audio.fault or error
+
+    def _result(self, recording: _Recording) -> Result:
+        found = recording.found
+        fault = recording.audio.fault or next((each for _, each in found if isinstance(each, Exception)), None)
         if fault is not None:
             return fault
         fields = stitched(
-            zip(recording.pieces, (each for each in found if isinstance(each, Transcript))),
+            ((piece, each) for piece, each in found if isinstance(each, Transcript)),
             with_segments=self._parameters["segments"] or recording.audio.duration > self._how.longest_s,
             with_words=self._words and self._backend.has_words,
         )
-        return {self._field: fields.pop("text"), **fields}
+        prefix = "" if self._field == "text" else f"{self._field}_"
+        text = {self._field: fields.pop("text")}
+        beside = {f"{prefix}{name}": value for name, value in fields.items()}
+        # What tells of the text that was there before must not stand beside the new one.
+        before = recording.item.fields() if _has(recording.item, self._field) else {}
+        emptied: dict[str, Any] = {name: [] for name in (f"{prefix}{each}" for each in _BESIDE) if name in before}
+        return {**text, **emptied, **beside}
 
     def close(self) -> None:
         """Free the model, and tell how much of what was computed was audio."""
@@ -156,6 +188,20 @@ def stitched(found: Iterable[tuple[Piece, Transcript]], with_segments: bool, wit
     if flags:
         fields["flags"] = sorted(set(flags))
     return fields
+
+
+def _given(parameters: Parameters) -> Optional[GivenSegments]:
+    """The segments that the run was given. UsageError where the file has changed since."""
+    if not parameters["vad_segments"]:
+        return None
+    path = Path(parameters["vad_segments"])
+    known = parameters.get("vad_segments_digest")
+    if known is not None and store.sha256_of(path) != known:
+        raise UsageError(
+            f"The segments {path} are not those that this run was begun with: they changed since. Give the command "
+            "again: with other segments it is another run; or bring the earlier file back, and this one goes on."
+        )
+    return GivenSegments(path)
 
 
 def _has(item: Item, field: str) -> bool:

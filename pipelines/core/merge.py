@@ -46,6 +46,8 @@ class Receipt(msgspec.Struct, frozen=True):
     outside: int
     outputs: list[OutputFile]
     signatures: list[Cause]
+    notes: list[str] = []
+    """What else the output had to say."""
 
 
 def receipt_path(run: Run) -> Path:
@@ -101,7 +103,8 @@ def _merge(run: Run, partial: bool) -> Receipt:
         except BaseException:
             output.abandon()
             raise
-        receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files)
+        notes = list(getattr(output, "notes", ()))
+        receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files, notes)
         store.write_json(receipt_path(run), receipt)
         _tidy(run, files)
     return receipt
@@ -144,7 +147,9 @@ def _prove(run: Run, identity: Identity, tally: Tally) -> None:
         )
 
 
-def _receipt(run: Run, identity: Identity, tally: Tally, count: int, files: list[OutputFile]) -> Receipt:
+def _receipt(  # noqa: PLR0917 - what it is made of
+    run: Run, identity: Identity, tally: Tally, count: int, files: list[OutputFile], notes: list[str]
+) -> Receipt:
     return Receipt(
         run=run.id,
         time=clock.iso(),
@@ -161,6 +166,7 @@ def _receipt(run: Run, identity: Identity, tally: Tally, count: int, files: list
         outside=tally.outside,
         outputs=files,
         signatures=sorted(tally.causes.values(), key=lambda cause: -cause.count)[:100],
+        notes=notes,
     )
 
 
@@ -237,5 +243,6 @@ def summary(receipt: Receipt) -> str:
         )
     if receipt.differing:
         lines.append(f"  {receipt.differing:,} items were done twice with results that differ; the first was taken.")
+    lines += [f"  {note}" for note in receipt.notes]
     lines += [f"  {file.path} ({file.rows:,} rows)" for file in receipt.outputs]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ One run:
   tasks [{launch, task, state, host, job, dealt, settled, failed, audio_seconds, audio_seconds_dealt, speed, eta_s,
           last_sign_s, restarts, slow, note}] ·
   failures [{signature, kind, message, items, quarantined, tries, examples, advice}] · failures_complete ·
-  notes (what keeps jobs in the queue) · outputs (paths) · next (commands)
+  notes (what keeps jobs in the queue; what the merge had to say) · outputs (paths) · next (commands)
 All runs: {format 1, time, runs [{run, pipeline, state, items, done, quarantined, left, audio_seconds, speed, eta_s,
           created, last_sign_s}]}, newest first. Times are seconds, audio too; what is unknown is null.
 """

@@ -25,7 +25,7 @@ class Standing(NamedTuple):
 
     `speed`: × real time, of all tasks at work, or of the whole run where none is. `wall_s`: seconds of work, pauses
     between launches left out. `verdict`: what the sweep of the last launch said. `sweep`:
-    whether it is still to come. `notes`: what keeps jobs waiting.
+    whether it is still to come. `notes`: what keeps jobs waiting, and what the merge had to say.
     """
 
     run: Run
@@ -100,7 +100,7 @@ class Looker:
             wall_s=attempts.busy_s(found),
             last_sign=max((attempt.end for attempt in found), default=None),
             verdict=sweep.read(run, records[-1].number) if records else None,
-            notes=[note for known in waiting for note in known.notes],
+            notes=[note for known in waiting for note in known.notes] + (receipt.notes if receipt else []),
             damaged=list(self._headers.damaged.values()),
         )
 

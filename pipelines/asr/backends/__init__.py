@@ -9,9 +9,15 @@ from pipelines.asr.backends.base import PRECISIONS, Backend, Settings, Transcrip
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Resources
 
-__all__ = ["BACKENDS", "PRECISIONS", "Backend", "Settings", "Transcript", "Word", "choose", "load"]
+__all__ = ["PRECISIONS", "SETTINGS", "Backend", "Settings", "Transcript", "Word", "choose", "load"]
 
-BACKENDS = ("salm", "nemo", "transformers", "pocketsphinx")
+SETTINGS = {
+    "salm": ("precision", "prompt"),
+    "nemo": ("precision", "language", "decoder"),
+    "transformers": ("precision", "language"),
+    "pocketsphinx": (),
+}
+"""Every backend, and the settings that it can honour."""
 
 
 def choose(model: str) -> str:

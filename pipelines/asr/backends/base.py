@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from pipelines.audio import RATE
+from pipelines.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.audio.resample import Float32
@@ -64,6 +65,14 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what was loaded."""
         ...
+
+
+def refuse(settings: Settings, name: str, model: str) -> None:
+    """UsageError where a setting is given that a model of this kind cannot honour."""
+    if settings.get(name) is not None:
+        raise UsageError(
+            f"--{name} {settings[name]} means nothing to the model {model}. Leave it out, or name another model."
+        )
 
 
 def audible(

@@ -14,7 +14,7 @@ from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_o
 from omegaconf import open_dict
 
 from pipelines.asr.backends import device, nemo_model
-from pipelines.asr.backends.base import IN_BATCHES, Backend, Settings, Transcript, Word, audible, within
+from pipelines.asr.backends.base import IN_BATCHES, Backend, Settings, Transcript, Word, audible, refuse, within
 from pipelines.asr.backends.locate import Model
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
@@ -118,7 +118,9 @@ def load(found: Model, settings: Settings, resources: Resources) -> Backend:
     if isinstance(model, models.EncDecMultiTaskModel):
         from pipelines.asr.backends.nemo_aed import MultiTask
 
+        refuse(settings, "decoder", found.name)
         return MultiTask(model, place, settings.get("language") or "en")
+    refuse(settings, "language", found.name)
     return Transducer(model, place, _decoder(model, settings.get("decoder"), found.name))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.asr.backends import contents, device
-from pipelines.asr.backends.base import Backend, Settings
+from pipelines.asr.backends.base import Backend, Settings, refuse
 from pipelines.asr.backends.locate import Model
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Resources
@@ -27,6 +27,7 @@ def load(found: Model, settings: Settings, resources: Resources) -> Backend:
 
         model = _loaded(WhisperForConditionalGeneration, folder, place)
         return Whisper(model, folder, place, settings.get("language"))
+    refuse(settings, "language", found.name)
     from transformers import AutoModelForCTC
 
     from pipelines.asr.backends.ctc import Ctc
