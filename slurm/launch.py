@@ -14,7 +14,7 @@ from pipelines.core.errors import DONE, SOME_FAILED, ClusterNotFit, UsageError, 
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Parameters, Pipeline
 from pipelines.core.run import Run, Wish
-from slurm import cluster, environments, request, resources
+from slurm import cluster, environments, profile, request, resources
 from slurm.request import Request
 from slurm.resources import Description, Setting
 
@@ -79,7 +79,8 @@ def decide(pipeline: Pipeline, description: Description, options: argparse.Names
     if not source.exists():
         kind = "directory" if pipeline.source == "directory" else "manifest"
         raise UsageError(f"The {kind} {source} does not exist on {provenance.host()}. Check the path.")
-    parameters = pipeline.parameters(options)
+    gpus = profile.resolved(description, options)[1]["gpus"].value
+    parameters = pipeline.parameters(argparse.Namespace(**{**vars(options), "gpus": gpus}))  # a model may need one
     return decide_how(pipeline, description, options, source=source, stem=stem, parameters=parameters)
 
 
@@ -94,12 +95,8 @@ def decide_how(
     pardon: bool = False,
 ) -> Decision:
     """The part of a decision that a retry shares: where and with what."""
-    from slurm import profile
-
     where = choose_cluster(options.cluster)
-    chosen = profile.load(options.profile, pipeline.name)
-    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
-    settings = resources.resolve(description, chosen.settings, chosen.name, given)
+    chosen, settings = profile.resolved(description, options)
     limit = resources.positive("--limit", options.limit) if options.limit is not None else None
     python = environments.python(description.environment_for(parameters))
     wanted = Request.of(settings, sbatch=chosen.sbatch, sweep=chosen.sweep, limit=limit, python=str(python))

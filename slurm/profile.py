@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional
 
 from pipelines.core.errors import UsageError
 from slurm import resources
+from slurm.resources import Description, Setting
 
 DEFAULT = "default"
 """The profile that is used where none is named, if there is one of that name."""
@@ -55,6 +57,13 @@ def load(name: Optional[str], pipeline: str) -> Profile:
     general = {key: value for key, value in table.items() if key not in _TABLES}
     settings = {**resources.checked(general, str(path)), **resources.checked(own, f"{path}, [pipelines.{pipeline}]")}
     return Profile(path.stem, settings, dict(table.get("sbatch", {})), _sweep(table.get("sweep", {}), path))
+
+
+def resolved(description: Description, options: argparse.Namespace) -> tuple[Profile, dict[str, Setting]]:
+    """The profile of a command, and every setting of its tasks."""
+    chosen = load(options.profile, description.name)
+    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
+    return chosen, resources.resolve(description, chosen.settings, chosen.name, given)
 
 
 def _sweep(table: Mapping[str, Any], path: Path) -> dict[str, Any]:

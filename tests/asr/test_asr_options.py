@@ -1,0 +1,134 @@
+"""The options of `asr`: the model that is taken where none is named, and what no model can honour."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from pipelines.asr import options as asr
+from pipelines.asr.backends import locate
+from pipelines.core.errors import UsageError
+
+
+def parsed(*words, **more):
+    parser = argparse.ArgumentParser()
+    asr.add_arguments(parser)
+    found = parser.parse_args(words)
+    vars(found).update(more)
+    return found
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """A machine with or without GPUs, and what it shows of them."""
+
+    def make(gpu, visible=None):
+        monkeypatch.setattr(asr.shutil, "which", lambda name: f"/usr/bin/{name}" if gpu else None)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("gpu", "visible", "expected"),
+    [
+        (True, None, asr.ON_A_GPU),
+        (False, None, asr.WITHOUT),
+        (True, "0,1", asr.ON_A_GPU),
+        (False, "GPU-8a1b", asr.ON_A_GPU),
+        (True, "-1", asr.WITHOUT),
+        (True, "", asr.WITHOUT),
+    ],
+)
+def test_the_model_of_this_process_is_what_it_sees(node, gpu, visible, expected):
+    node(gpu, visible)
+    assert asr._default(parsed()) == expected
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_model_of_tasks_is_what_they_get(node, gpu):
+    node(gpu, "0" if gpu else None)
+    for asked, expected in [("0", asr.WITHOUT), (0, asr.WITHOUT), ("1", asr.ON_A_GPU), ("a100:1", asr.ON_A_GPU),
+                            ("a100:0", asr.WITHOUT)]:  # fmt: skip
+        assert asr._default(parsed(gpus=asked)) == expected
+
+
+def test_the_launcher_gives_it_what_a_profile_asks_for(place, capsys, monkeypatch):
+    """On a machine without a GPU, whose cluster has some."""
+    from slurm import cli
+
+    monkeypatch.delenv("VOXARRAY_PIPELINES", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("HF_HOME", str(place / "hf"))
+    (place / "m.json").write_text(json.dumps({"audio_filepath": "/a.wav", "duration": 1.0}) + "\n")
+    profiles = place / "config" / "voxarray" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "gpu.toml").write_text('gpus = "a100:1"\n')
+    words = ["asr", str(place / "m.json"), "--cluster", "local", "--dry-run"]
+    assert cli.main([*words, "--profile", "gpu"]) == 2
+    assert f"{asr.ON_A_GPU} is not on this machine" in capsys.readouterr().err
+    assert cli.main([*words, "--profile", "gpu", "--gpus", "0"]) == 0
+    assert "model=pocketsphinx" in capsys.readouterr().out
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("VOXARRAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("backend", "given"),
+    [
+        ("pocketsphinx", ["--language", "de"]),
+        ("pocketsphinx", ["--prompt", "Translate:"]),
+        ("pocketsphinx", ["--decoder", "ctc"]),
+        ("pocketsphinx", ["--precision", "bf16"]),
+        ("salm", ["--language", "de"]),
+        ("salm", ["--decoder", "ctc"]),
+        ("nemo", ["--prompt", "Translate:"]),
+        ("transformers", ["--prompt", "Translate:"]),
+        ("transformers", ["--decoder", "ctc"]),
+    ],
+)
+def test_settings_that_mean_nothing_to_a_model_are_refused(monkeypatch, backend, given):
+    monkeypatch.setattr(locate, "locate", lambda name: locate.Model(name, backend, None, None))
+    with pytest.raises(UsageError, match=rf"{given[0]} {given[1]} means nothing .* {backend} runs"):
+        asr.parameters(parsed("--model", "some/model", *given))
+    with pytest.raises(UsageError, match="means nothing"):
+        asr.foresee(parsed("--model", "some/model", *given))
+
+
+@pytest.mark.parametrize(
+    ("backend", "given", "settings"),
+    [
+        ("pocketsphinx", [], {"precision": "auto"}),
+        ("salm", ["--prompt", "Write:"], {"precision": "auto", "prompt": "Write:"}),
+        ("nemo", ["--decoder", "ctc", "--precision", "bf16"], {"precision": "bf16", "decoder": "ctc"}),
+        ("transformers", ["--language", "de"], {"precision": "auto", "language": "de"}),
+    ],
+)
+def test_settings_that_a_model_knows_are_taken(monkeypatch, backend, given, settings):
+    monkeypatch.setattr(locate, "locate", lambda name: locate.Model(name, backend, None, None))
+    assert asr.parameters(parsed("--model", "some/model", *given))["settings"] == settings
+
+
+def test_segments_are_not_given_where_none_are_wanted(tmp_path):
+    (tmp_path / "s.json").touch()
+    given = parsed("--model", "pocketsphinx", "--vad", "never", "--vad-segments", str(tmp_path / "s.json"))
+    with pytest.raises(UsageError, match="give one of the two"):
+        asr.parameters(given)
+
+
+def test_what_segments_hold_is_part_of_the_run(tmp_path):
+    given = parsed("--model", "pocketsphinx", "--vad-segments", str(tmp_path / "s.json"))
+    (tmp_path / "s.json").write_text("one")
+    one = asr.parameters(given)
+    (tmp_path / "s.json").write_text("two")
+    assert asr.parameters(given) != one
+    assert "vad_segments_digest" not in asr.parameters(parsed("--model", "pocketsphinx"))
