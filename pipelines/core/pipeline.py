@@ -79,7 +79,10 @@ class OutputFile(msgspec.Struct, frozen=True):
 
 
 class Output(Protocol):
-    """The consumer of a merge: gets every item once, in manifest order, then publishes whole files or nothing."""
+    """The consumer of a merge: gets every item once, in manifest order, then publishes whole files or nothing.
+
+    It may have `notes`, sentences for the user, which end up in the receipt and in the merge's last words.
+    """
 
     def open(self) -> None:
         """Open private files."""
