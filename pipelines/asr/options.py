@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"download and is for trying things out (default: {ON_A_GPU} where tasks get a GPU, else {WITHOUT})",
     )
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: bf16 on a GPU, else fp32)")
-    model.add_argument("--language", metavar="CODE", help="of the speech, for models of several (en, de, …)")
+    model.add_argument("--language", metavar="CODE", help="of the speech, for Canary and Whisper (en, de, …)")
     model.add_argument("--prompt", metavar="TEXT", help="what Canary-Qwen is asked (default: its own)")
     model.add_argument("--decoder", choices=("rnnt", "ctc"), help="of models that have both (default: rnnt)")
     what = parser.add_argument_group("what is written")
