@@ -112,7 +112,13 @@ class CodebookOutput:
             from pipelines.units.logmel import DESCRIPTION
 
             return dict(DESCRIPTION)
-        return {"kind": "hubert", "model": self._parameters["dense_name"], "layer": self._parameters["layer"]}
+        folder = Path(self._parameters["dense_model"])
+        return {
+            "kind": "hubert",
+            "model": folder.name if folder.parent == models.folder() else str(folder),
+            "layer": self._parameters["layer"],
+            "digest": self._parameters["dense_digest"],
+        }
 
     def abandon(self) -> None:
         """Remove the private files."""

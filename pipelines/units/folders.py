@@ -66,7 +66,16 @@ def _standing(where: Path, replace: bool) -> Optional[Description]:
 
 def _same(standing: Description, kind: str, config: Mapping[str, Any], source: Source) -> bool:
     plain = json.loads(json.dumps(dict(config)))
-    return standing.kind == kind and standing.source.sha256 == source.sha256 and standing.config == plain
+    configs = [standing.config, plain]
+    if not all("digest" in each.get("features", {}) for each in configs):
+        configs = [_without_digest(each) for each in configs]
+    return standing.kind == kind and standing.source.sha256 == source.sha256 and configs[0] == configs[1]
+
+
+def _without_digest(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A codebook's configuration without the encoder's digest, which is not always known."""
+    features = {name: value for name, value in config.get("features", {}).items() if name != "digest"}
+    return {**config, "features": features}
 
 
 def taken(where: Path, standing: Description, source: Source) -> str:

@@ -99,14 +99,16 @@ def _kmeans(operands: Sequence[str], wanted: Wanted) -> Tuple[Converted, Source]
     if len(centroids) > 65_536:
         raise CheckpointError(f"{path} has {len(centroids):,} centroids; units are stored in 16 bits, for 65,536.")
     source = checkpoint.source_of([path], "joblib")
-    dense, layer = _features(path, source, centroids.shape[1], wanted)
-    features = {"kind": "hubert", "model": dense, "layer": layer}
+    features = {"kind": "hubert", **_features(path, source, centroids.shape[1], wanted)}
     config = {"clusters": len(centroids), "width": centroids.shape[1], "features": features}
     return Converted("codebook", config, {"centroids": centroids}, {}), source
 
 
-def _features(path: Path, source: Source, width: int, wanted: Wanted) -> Tuple[Optional[str], Optional[int]]:
-    """The encoder and layer whose features a k-means is of: as given, else as published."""
+def _features(path: Path, source: Source, width: int, wanted: Wanted) -> Dict[str, Any]:
+    """The encoder and layer whose features a k-means is of: as given, else as published.
+
+    With the encoder's digest where it is there; a published one is known by its name.
+    """
     model = known.by_sha256(source.sha256)
     dense, layer = wanted.dense_model, wanted.layer
     if dense is None and model is not None:
@@ -116,11 +118,13 @@ def _features(path: Path, source: Source, width: int, wanted: Wanted) -> Tuple[O
             raise UsageError(
                 "--layer says which layer of an encoder; say which encoder, too, with --dense-model NAME."
             )
-        return None, None
+        return {"model": None, "layer": None}
     if layer is None and not models.is_path(dense):
         layer = known.layer_of(dense)
     if layer is None:
         raise UsageError(f"Which layer of {dense} was the k-means fitted on? Give --layer L (the first is 1).")
+    stored = str(models.place(dense)) if models.is_path(dense) else known.stored_under(dense)
+    found: Dict[str, Any] = {"model": stored, "layer": layer}
     if models.exists(dense):
         info = models.describe(dense, "hubert")
         if info.config["width"] != width or not 1 <= layer <= info.config["layers"]:
@@ -128,8 +132,9 @@ def _features(path: Path, source: Source, width: int, wanted: Wanted) -> Tuple[O
                 f"{path} has centroids of {width} numbers and is to be of layer {layer}; {info.name} has features of "
                 f"{info.config['width']} numbers in layers 1 to {info.config['layers']}: it is not its encoder."
             )
-    stored = str(models.place(dense)) if models.is_path(dense) else known.stored_under(dense)
-    return stored, layer
+        if known.find(stored) is None:
+            found["digest"] = info.digest
+    return found
 
 
 def _hifigan(operands: Sequence[str], wanted: Wanted) -> Tuple[Converted, Source]:

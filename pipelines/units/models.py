@@ -6,8 +6,8 @@ A model is a folder `NAME/` with `model.json` and `model.safetensors` (float32),
 hubert    conv_layers [[channels, kernel, stride], …], conv_bias, extractor_mode ("group_norm" | "layer_norm"), width,
           ffn, heads, layers, layer_norm_first, conv_pos, conv_pos_groups, conv_pos_batch_norm, normalize, sample_rate,
           hop
-codebook  clusters, width, features {"kind": "hubert", "model": NAME | null, "layer": 1… | null} or {"kind": "logmel",
-          …}; tensor: centroids (clusters, width)
+codebook  clusters, width, features {"kind": "hubert", "model": NAME | FOLDER | null, "layer": 1… | null, "digest": the
+          encoder's, where it is known} or {"kind": "logmel", …}; tensor: centroids (clusters, width)
 hifigan   the generator's fields as published (upsample_rates, upsample_kernel_sizes, upsample_initial_channel,
           resblock_kernel_sizes, resblock_dilation_sizes, embedding_dim, model_in_dim), sample_rate, hop,
           vocabulary_size, speakers [name, …] | null, styles [name, …] | null, duration_predictor (whether there are
@@ -205,6 +205,14 @@ def _verify_fit(name: str, codebook: ModelInfo, dense: ModelInfo, layer: int) ->
             f"The codebook {name} has centroids of {codebook.config['width']} numbers, and the features of "
             f"{dense.name} have {width}: it was made for another encoder. Import it again with the right "
             "--dense-model."
+        )
+    digest = codebook.config["features"].get("digest")
+    if digest is not None and digest != dense.digest:
+        raise UsageError(
+            f"The codebook {name} is of features of another {dense.name} than the one in {dense.folder}, which was "
+            "imported anew since: its units would mean nothing. Put the earlier encoder back (by an import with "
+            "--replace). Or make the codebook anew: import it again with --replace, or `./voxarray kmeans MANIFEST NAME "
+            f"--features {codebook.config['features']['model']} --layer {layer}`."
         )
     if not 1 <= layer <= layers:
         raise UsageError(

@@ -245,5 +245,15 @@ def test_a_codebook_of_an_encoders_layer(world, prompts, encoder):
         made.append((encoder / name / "model.safetensors").read_bytes())
     assert made[0] == made[1]
     info = models.describe(str(encoder / "one"), "codebook")
-    assert info.config["features"] == {"kind": "hubert", "model": "tiny", "layer": 2}
+    digest = models.describe(str(encoder / "tiny")).digest
+    assert info.config["features"] == {"kind": "hubert", "model": "tiny", "layer": 2, "digest": digest}
     assert info.config["width"] == hubert_of(encoder, 2).width
+
+
+def test_a_codebook_of_an_encoder_given_by_its_folder(world, prompts, encoder):
+    """There is no model of that name among the others; one of the same name would be another."""
+    options = ("--features", str(encoder / "tiny"), "--layer", "2", "--clusters", "5", "--frames", "200")
+    status, said = world.command(world.write(rows(prompts[:2])), "book", *options, pipeline="kmeans")
+    assert status == 0, said
+    assert fitted(world)[1]["config"]["features"]["model"] == str(encoder / "tiny")
+    assert models.resolve_units(str(world.home / "output" / "models" / "book")).dense.folder == encoder / "tiny"

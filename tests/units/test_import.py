@@ -70,6 +70,7 @@ def test_a_codebook_knows_its_encoder(folder):
     run(folder / "km.bin", "--name", "mine-km", "--dense-model", "mine", "--layer", 2)
     found = models.resolve_units("mine-km")
     assert (found.dense.name, found.layer) == ("mine", 2)
+    assert found.codebook.config["features"]["digest"] == found.dense.digest
     from safetensors.numpy import load_file
 
     assert np.array_equal(load_file(found.codebook.weights)["centroids"], CENTROIDS)
@@ -92,7 +93,7 @@ def test_a_codebook_of_a_published_encoder_that_is_not_here(folder):
     made.joblib_kmeans(folder / "km.bin", np.zeros((4, 768), np.float32) + np.arange(4)[:, None])
     run(folder / "km.bin", "--name", "mine", "--dense-model", "hubert-base-ls960-layer-9")
     features = models.describe("mine").config["features"]
-    assert (features["model"], features["layer"]) == ("hubert-base-ls960", 9)
+    assert features == {"kind": "hubert", "model": "hubert-base-ls960", "layer": 9}
     with pytest.raises(UsageError, match="import-checkpoint hubert-base-ls960`"):
         models.resolve_units("mine")
 

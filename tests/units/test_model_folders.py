@@ -32,9 +32,9 @@ def publish(name, kind="hubert", config=CONFIG, *, digest="a" * 64, replace=Fals
     )
 
 
-def codebook(name, model="dense", layer=3, width=4):
-    features = {"kind": "hubert", "model": model, "layer": layer}
-    publish(name, "codebook", {"clusters": 2, "width": width, "features": features})
+def codebook(name, model="dense", layer=3, width=4, **known):
+    features = {"kind": "hubert", "model": model, "layer": layer, **known}
+    return publish(name, "codebook", {"clusters": 2, "width": width, "features": features})
 
 
 def test_published_and_described(home):
@@ -153,6 +153,26 @@ def test_units_resolve_to_codebook_encoder_and_layer():
     assert models.resolve_units(str(models.place("units"))).dense.name == "dense"
     publish("mel", "codebook", {"clusters": 2, "width": 80, "features": {"kind": "logmel"}})
     assert models.resolve_units("mel").dense is None
+
+
+def test_a_codebook_of_an_encoder_that_was_replaced():
+    publish("dense")
+    codebook("units", digest=models.describe("dense").digest)
+    codebook("older")
+    models.resolve_units("units")
+    publish("dense", digest="b" * 64, tensors={"x": np.arange(9.0)}, replace=True)
+    with pytest.raises(UsageError, match=r"another dense than the one in .*--features dense --layer 3"):
+        models.resolve_units("units")
+    models.resolve_units("older")
+
+
+def test_an_encoders_digest_is_no_other_codebook_where_one_side_does_not_know_it():
+    codebook("units")
+    assert not codebook("units", digest="a" * 64)
+    codebook("units2", digest="a" * 64)
+    assert not codebook("units2")
+    with pytest.raises(UsageError, match="--replace"):
+        codebook("units2", digest="b" * 64)
 
 
 @pytest.mark.parametrize(("options", "told"), [
