@@ -211,7 +211,7 @@ def _verify_fit(name: str, codebook: ModelInfo, dense: ModelInfo, layer: int) ->
         raise UsageError(
             f"The codebook {name} is of features of another {dense.name} than the one in {dense.folder}, which was "
             "imported anew since: its units would mean nothing. Put the earlier encoder back (by an import with "
-            "--replace). Or make the codebook anew: import it again with --replace, or `./voxarray kmeans MANIFEST NAME "
+            "--replace), or make the codebook anew: by an import with --replace, or `./voxarray kmeans MANIFEST NAME "
             f"--features {codebook.config['features']['model']} --layer {layer}`."
         )
     if not 1 <= layer <= layers:
