@@ -43,7 +43,7 @@ class Progress(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """A `last.pt`: `data` is the digest of what it is trained on."""
+    """A `last.pt`: `data` is the digest of what it is trained on; its last word, the units', earlier versions lack."""
 
     model: dict[str, Any]
     optimiser: dict[str, Any]
@@ -79,13 +79,24 @@ def load(folder: Path, settings: Mapping[str, Any], data: str) -> Optional[State
     if other:
         told = ", ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in other)
         raise UsageError(f"{path} is of a training with other settings ({told}). Move it away to begin anew.")
-    if state.data != data:
-        raise UsageError(
-            f"{path} is of a training on other data: since it began, items came or went, or their units or groups "
-            "changed. Going on would mix the two. Give the command again with --fresh to begin anew with the data as "
-            "they are; the earlier checkpoints are kept aside."
-        )
+    if state.data not in (data, data.rpartition(" ")[0]):
+        raise _other_data(f"{path} is of a training on other data", "Going on would mix the two")
     return state
+
+
+def share(note: Path, data: str) -> None:
+    """Say in a run's note what its models are trained on; first wins. UsageError where it says something else."""
+    store.ensure(note, f"{data}\n".encode())
+    if note.read_text(encoding="utf-8").strip() != data:
+        what = f"The first model of this run to be trained is of other data, as {note} tells"
+        raise _other_data(what, "Their figures could not be compared")
+
+
+def _other_data(what: str, why: str) -> UsageError:
+    return UsageError(
+        f"{what}: since then, items came or went, or their units or groups changed. {why}. Give the command again "
+        "with --fresh to begin anew with the data as they are; the earlier checkpoints are kept aside."
+    )
 
 
 def claim(folder: Path, stamp: str) -> None:

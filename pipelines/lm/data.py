@@ -9,13 +9,14 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.core import manifest
 from pipelines.core.errors import LISTED, ManifestError, listed
+from pipelines.core.manifest import Item
 from pipelines.language.files import UnitsOf
+from pipelines.lm.rows import items
 from pipelines.units.packed import PackedUnits, Units, shard_name
 
 Ints = npt.NDArray[np.int64]
@@ -25,8 +26,6 @@ _BLOCK = 1 << 22
 """Units that are looked at at once when they are verified."""
 _ELSEWHERE = -1
 """The row of an item whose line does not say in which row of these units it is."""
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Source(NamedTuple):
@@ -48,14 +47,16 @@ class Corpus:
     """The items of a manifest that have units, all in one folder of packed units.
 
     `lengths`, `seconds`, `groups`: (items,); a group is the hash of its name and the split's seed. Sequences stay on
-    the disk. Raises ManifestError for items without units, and for units outside the vocabulary.
+    the disk; `content`: 16 hex digits over all units, and over their durations where those count. Raises ManifestError
+    for items without units, and for units outside the vocabulary.
     """
 
     def __init__(self, source: Source) -> None:
         self.units = PackedUnits(source.folder)
         described = self.units.description
         self.vocabulary_size = described.vocabulary_size
-        self.raw = source.raw or not described.deduplicated
+        joined = described.deduplicated or described.parameters.get("deduplicate", False)  # or without durations
+        self.raw = source.raw or not joined
         self._repeats = source.raw and described.deduplicated
         rows, seconds, groups = _read(source, len(self.units))
         index = np.load(source.folder / "index.npy", mmap_mode="r")
@@ -65,7 +66,7 @@ class Corpus:
         good = _refuse_without_units(source, rows, lengths)
         self.rows, self.seconds, self.groups, self.lengths = rows[good], seconds[good], groups[good], lengths[good]
         self.left_out = len(rows) - len(self.rows)
-        self._verify(index)
+        self.content = self._verified(index)
         if self._repeats:
             self.lengths = np.fromiter((int(self.units.durations(row).sum()) for row in self.rows), np.int64)
 
@@ -83,15 +84,15 @@ class Corpus:
         return UnitsOf(its.name, its.vocabulary_size, its.rate, self.raw, its.codebook, its.codebook_digest)
 
     def digest(self) -> str:
-        """16 hex digits over which items there are, whose they are, and their units."""
+        """16 hex digits over which items there are and whose they are, how long they are and how they are read."""
         digest = hashlib.sha256(f"{self.units.description.index_sha256} {self.raw} {self.vocabulary_size}".encode())
         for part in (self.rows, self.groups):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:16]
 
-    def _verify(self, index: Any) -> None:
-        """Refuse units outside of the vocabulary, by name, before hours are spent on the others."""
-        folder, size = self.units.folder, self.vocabulary_size
+    def _verified(self, index: Any) -> str:
+        """Refuse units outside of the vocabulary, by name, before hours are spent on the others; digest all."""
+        folder, size, content = self.units.folder, self.vocabulary_size, hashlib.sha256()
         for shard in range(self.units.description.shards):
             start = 0
             last = index[bisect_right(index[:, 0], shard) - 1]  # shards follow each other
@@ -102,6 +103,11 @@ class Corpus:
                     rows = np.flatnonzero((index[:, 0] == shard) & (index[:, 1] <= place))
                     raise _foreign(folder, int(rows[-1]), int(block[place - start]), size)
                 start += len(block)
+                content.update(block.data)
+            if self._repeats:
+                for block in _blocks(folder / shard_name("durations", shard), needed):
+                    content.update(block.data)
+        return content.hexdigest()[:16]
 
 
 def _blocks(path: Path, needed: int) -> Iterator[Units]:
@@ -131,9 +137,7 @@ def _damaged(path: Path, what: str) -> ManifestError:
 
 
 def _foreign(folder: Path, row: int, unit: int, size: int) -> ManifestError:
-    lines = manifest.lines(folder / "manifest.json")
-    line = next((each for number, each in enumerate(lines) if number == row), b"{}")
-    name = _decode(line).get("audio_filepath", "?")
+    name = next((item.audio_filepath for item in items(folder / "manifest.json") if item.index == row), "?")
     return ManifestError(
         f"Row {row} of the units in {folder} ({name}) has the unit {unit}, and a vocabulary of {size:,} has 0 to "
         f"{size - 1}: the units are of another codebook than units.json says, special tokens are among them, or "
@@ -144,22 +148,22 @@ def _foreign(folder: Path, row: int, unit: int, size: int) -> ManifestError:
 def _read(source: Source, total: int) -> tuple[Ints, npt.NDArray[np.float64], Hashes]:
     """Row (or -1), seconds and group of every item of the manifest, in its order."""
     rows, seconds, groups, keys = array("q"), array("d"), array("Q"), array("Q")
-    for number, line in enumerate(manifest.lines(source.manifest)):
-        fields = _decode(line)
+    for item in items(source.manifest):
+        fields = item.fields()
         row = fields.get("units_row")
         here = fields.get("units_filepath") == str(source.folder)
         rows.append(row if here and isinstance(row, int) and 0 <= row < total else _ELSEWHERE)
-        seconds.append(float(fields.get("duration") or 0.0))
-        groups.append(_hash(source.salt, _group(fields, source, number)))
-        keys.append(_key(fields))
+        seconds.append(item.duration or 0.0)
+        groups.append(_hash(source.salt, _group(fields, source, item.index)))
+        keys.append(_key(item))
     found = np.array(rows, np.int64)
     if (found == _ELSEWHERE).any():
         _look_up(found, np.array(keys, np.uint64), source.folder)
     return found, np.array(seconds), np.array(groups, np.uint64)
 
 
-def _key(fields: dict[str, Any]) -> int:
-    return int(manifest.key_of(str(fields["audio_filepath"]), float(fields.get("offset") or 0.0)), 16)
+def _key(item: Item) -> int:
+    return int(manifest.key_of(item.audio_filepath, item.offset), 16)
 
 
 def _look_up(rows: Ints, keys: Hashes, folder: Path) -> None:
@@ -167,7 +171,7 @@ def _look_up(rows: Ints, keys: Hashes, folder: Path) -> None:
     listing = folder / "manifest.json"
     if not listing.exists():
         return
-    its = np.fromiter((_key(_decode(line)) for line in manifest.lines(listing)), np.uint64)
+    its = np.fromiter(map(_key, items(listing)), np.uint64)
     order = np.argsort(its, kind="stable")
     wanted = np.flatnonzero(rows == _ELSEWHERE)
     places = np.minimum(np.searchsorted(its, keys[wanted], sorter=order), len(its) - 1) if len(its) else wanted
@@ -220,6 +224,6 @@ def _refuse_without_units(source: Source, rows: Ints, lengths: Ints) -> Ints:
 
 def _named(path: Path, numbers: Ints) -> Iterator[tuple[int, str]]:
     wanted = set(numbers.tolist())
-    for number, line in enumerate(manifest.lines(path)):
-        if number in wanted:
-            yield number, str(_decode(line)["audio_filepath"])
+    for item in items(path):
+        if item.index in wanted:
+            yield item.index, item.audio_filepath

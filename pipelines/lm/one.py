@@ -16,7 +16,7 @@ import torch
 from pipelines.core import logs, store
 from pipelines.core.errors import DONE, SOME_FAILED, Unfinished
 from pipelines.language import files
-from pipelines.lm import evaluation, packing, parallel, splitting, training
+from pipelines.lm import checkpoint, evaluation, packing, parallel, splitting, training
 from pipelines.lm.data import Corpus, Source
 from pipelines.units import device
 
@@ -26,7 +26,10 @@ METRICS, ORDER, TROUBLE = "metrics.json", "settings.json", "trouble.json"
 
 
 class Order(msgspec.Struct):
-    """What a training is to do: `settings` are the model's and the training's, the rest is about the data."""
+    """What a training is to do: `settings` are the model's and the training's, the rest is about the data.
+
+    `note`: the file where the trainings of a run agree on their data; empty where there are no others.
+    """
 
     manifest: str
     units: str
@@ -40,6 +43,7 @@ class Order(msgspec.Struct):
     folder: str
     settings: dict[str, Any]
     threads: int = 1
+    note: str = ""
 
 
 class Trouble(msgspec.Struct):
@@ -58,7 +62,10 @@ def train(order: Order, stopping: Callable[[], bool]) -> None:
     parts = splitting.split(corpus, order.train_ratio, order.test_ratio)
     _log_data(corpus, parts)
     settings = {**order.settings, "vocabulary_size": corpus.vocabulary_size}
-    progress = training.Trainer(corpus, parts, settings, folder, on, stopping).run()
+    trainer = training.Trainer(corpus, parts, settings, folder, on, stopping)
+    if order.note:
+        checkpoint.share(Path(order.note), trainer.data)
+    progress = trainer.run()
     parallel.wait()
     trained = files.describe(folder / files.BEST)
     model = files.load(trained, on)

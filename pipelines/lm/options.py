@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from pipelines.core import manifest
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
-from pipelines.lm import grid
+from pipelines.lm import grid, rows, tensors
 from pipelines.units import packed
 
 MODELS = ("lstm", "transformer")
@@ -144,7 +143,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
     for settings in grid.combinations(base, varied):
         verify({**settings, **data})
     folder = units_folder(options.units or options.tokens, source)
-    size, digest = _vocabulary(folder, options.vocabulary_size)
+    size, digest = _vocabulary(folder, options.vocabulary_size, source, options.raw)
     _verify_group(source, options.split_by)
     return {
         **base,
@@ -192,7 +191,7 @@ def units_folder(given: Optional[str], source: Path) -> Path:
             raise UsageError(f"UNITS is {folder}, and there is no such folder. `encode` writes output/DATASET/units.")
         return folder / "units" if (folder / "units" / "units.json").exists() else folder
     if source.suffix != ".csv":
-        for item in manifest.items(source, keyed=False):
+        for item in rows.items(source):
             where = item.fields().get("units_filepath")
             if isinstance(where, str) and not where.endswith(".pt"):
                 return Path(where)
@@ -204,26 +203,37 @@ def units_folder(given: Optional[str], source: Path) -> Path:
     )
 
 
-def _vocabulary(folder: Path, given: Optional[int]) -> tuple[Optional[int], Optional[str]]:
-    """The size of the vocabulary and the digest of packed units; `.pt` files tell neither."""
+def _vocabulary(folder: Path, given: Optional[int], source: Path, raw: bool) -> tuple[Optional[int], str]:
+    """The size of the vocabulary (`.pt` files do not tell it), and the digest of the units."""
     if given is not None and not 1 <= given <= 1 << 16:
         raise UsageError(f"--vocabulary-size is {given}, and must be from 1 to 65,536.")
     if not (folder / "units.json").exists() and next(folder.rglob("*.pt"), None) is not None:
-        return given, None
+        if raw and tensors.deduplicated(folder):
+            raise UsageError(
+                f"--raw asks for one unit a frame, and the files in {folder} have runs of equal units as one, their "
+                "timing lost. Leave --raw out, or encode again, into another DATASET, with --no-deduplicate."
+            )
+        return given, tensors.digest(source, folder)
     described = packed.describe(folder)
+    if source.suffix == ".csv":
+        raise UsageError(
+            f"{source} is a CSV table, which goes with a folder of .pt files, and the units in {folder} are packed. "
+            f"Give a JSONL manifest of the recordings, or of all that is there: `./voxarray lm "
+            f"{folder / 'manifest.json'} {folder}`."
+        )
     if given is not None and given != described.vocabulary_size:
         raise UsageError(
             f"--vocabulary-size is {given:,}, and the units in {folder} are of {described.vocabulary_size:,}. Leave "
             "the option out, or name the folder that you mean."
         )
-    return described.vocabulary_size, described.index_sha256
+    return described.vocabulary_size, described.units_sha256 or described.index_sha256
 
 
 def _verify_group(source: Path, field: str) -> None:
     """Refuse a field that the first row lacks before a job waits in a queue for it."""
     if field == "file" or source.suffix == ".csv":
         return
-    first = next(manifest.items(source, keyed=False), None)
+    first = next(rows.items(source), None)
     if first is not None and field not in first.fields():
         raise UsageError(
             f"--split-by {field}: the first row of {source} has no such field, only "

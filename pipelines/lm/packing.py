@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import msgspec
 import numpy as np
 
-from pipelines.core import lock, manifest, paths
+from pipelines.core import lock, paths
 from pipelines.core.errors import ItemError, ManifestError, listed
+from pipelines.lm import rows, tensors
 from pipelines.units.packed import PackedWriter
 from pipelines.units.rows import tensor_of
 
@@ -42,30 +42,30 @@ def packed(path: Path, folder: Path, vocabulary_size: Optional[int], skip_missin
     Made by whoever comes first, in `output/cache`, anew whenever the manifest or a file of units changed. Raises
     ManifestError for rows without a file, and for files that hold no units.
     """
-    found = sorted(folder.rglob("*.pt"))
-    stamps = "".join(f"{file}\0{(stat := file.stat()).st_size}\0{stat.st_mtime_ns}\n" for file in found)
-    about = f"{path}\0{path.stat().st_mtime_ns}\0{vocabulary_size}\0{skip_missing}\0{stamps}"
+    stamps, made = tensors.digest(path, folder), tensors.deduplicated(folder)
+    about = f"{path}\0{path.stat().st_mtime_ns}\0{vocabulary_size}\0{skip_missing}\0{made}\0{stamps}"
     name = hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     where = paths.home() / "output" / "cache" / f"units-{name}"
     with lock.held(where.with_suffix(".lock"), _WAIT_S, f"The packing of {folder}"):
         if not is_packed(where):
-            log.info("Packing the %d files of %s, once.", len(found), folder)
+            log.info("Packing the files of %s, once.", folder)
             _pack(path, folder, where, vocabulary_size, skip_missing)
     return Packed(where, where / "manifest.json")
 
 
 def _pack(path: Path, folder: Path, where: Path, vocabulary_size: Optional[int], skip_missing: bool) -> None:
-    files = _Files(folder)
-    writer = PackedWriter(where, deduplicated=False, ours={})
-    missing, largest = [], -1
+    files, joined = tensors.Files(folder), tensors.deduplicated(folder)
+    writer = PackedWriter(where, deduplicated=False, ours={})  # that would promise durations
+    missing, largest, repeats = [], -1, False
     try:
-        for row in _rows(path):
+        for row in rows.table(path):
             file = files.of(row)
             if file is None or not file.exists():
                 missing.append(str(row.get("file_id") or row["audio_filepath"]))
                 continue
             units = _units(file)
             largest = max(largest, int(units.max(initial=-1)))
+            repeats = repeats or bool((units[1:] == units[:-1]).any())
             said = {**row, "units_filepath": str(where), "units_row": writer.items, "num_units": len(units)}
             writer.add(units.astype("<u2").tobytes(), b"", len(units), msgspec.json.encode(said))
         if missing and not skip_missing:
@@ -74,7 +74,7 @@ def _pack(path: Path, folder: Path, where: Path, vocabulary_size: Optional[int],
                 f"{folder}: {listed(missing, len(missing))}. A row's file is FILE_ID.pt, or its recording's path "
                 "below the dataset's folder with .pt. Encode them, or leave them out with --skip-missing."
             )
-        writer.finish(_described(folder, vocabulary_size or largest + 1))
+        writer.finish(_described(folder, vocabulary_size or largest + 1, not repeats if joined is None else joined))
         writer.publish()
     except BaseException:
         writer.abandon()
@@ -87,11 +87,19 @@ def _pack(path: Path, folder: Path, where: Path, vocabulary_size: Optional[int],
             largest,
             largest + 1,
         )
+    if joined is None and not repeats:
+        log.warning(
+            "No unit in the files of %s follows itself, so they are taken to be deduplicated: runs of equal units are "
+            "one unit. If they are one a frame, say it with --raw.",
+            folder,
+        )
 
 
-def _described(folder: Path, size: int) -> dict[str, Any]:
+def _described(folder: Path, size: int, joined: bool) -> dict[str, Any]:
+    """`joined`: whether runs of equal units are one unit, how long each lasts unknown."""
     texts = dict.fromkeys(("run", "codebook", "codebook_digest"), "")
-    return {"name": str(folder), "vocabulary_size": size, "rate": _RATE, "parameters": {}, **texts}
+    parameters = {"deduplicate": joined}
+    return {"name": str(folder), "vocabulary_size": size, "rate": _RATE, "parameters": parameters, **texts}
 
 
 def _units(file: Path) -> Any:
@@ -106,47 +114,3 @@ def _units(file: Path) -> Any:
             "of units, or special tokens are among them."
         )
     return np.asarray(units)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL manifest, or of a CSV with a column `file_id` or `audio_filepath`."""
-    if path.suffix != ".csv":
-        for item in manifest.items(path, keyed=False):
-            yield item.fields()
-        return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"file_id", "audio_filepath"} & set(reader.fieldnames or ()):
-            raise ManifestError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ()) or '(none)'}, and neither `file_id` nor "
-                "`audio_filepath`: nothing says which file of units belongs to a row."
-            )
-        for number, row in enumerate(reader, 2):
-            audio = row.get("audio_filepath") or f"/{row.get('file_id', '')}"
-            try:
-                duration = float(row.get("duration") or 0.0)
-            except ValueError:
-                raise ManifestError(f"Line {number} of {path} has the duration {row['duration']!r}.") from None
-            yield {**{str(name): value for name, value in row.items()}, "audio_filepath": audio, "duration": duration}
-
-
-class _Files:
-    """The `.pt` files below a folder, found by what a row says."""
-
-    def __init__(self, folder: Path) -> None:
-        self._by_path = {str(file.relative_to(folder).with_suffix("")): file for file in folder.rglob("*.pt")}
-        self._by_name: dict[str, Optional[Path]] = {}
-        for file in self._by_path.values():  # a name that two files share finds neither
-            self._by_name[file.stem] = None if file.stem in self._by_name else file
-
-    def of(self, row: Mapping[str, Any]) -> Optional[Path]:
-        """A row's file: as `units_filepath` says, else by its file_id, else by the end of its path."""
-        named = row.get("units_filepath")
-        if isinstance(named, str) and named.endswith(".pt"):
-            return Path(named)
-        name = row.get("file_id")
-        if name:
-            return self._by_path.get(str(name)) or self._by_name.get(str(name))
-        parts = Path(str(row["audio_filepath"])).with_suffix("").parts
-        ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((self._by_path[end] for end in ends if end in self._by_path), None)

@@ -47,13 +47,18 @@ class LmProcessor:
 
     def _trained(self, item: Item) -> dict[str, Any]:
         fields, folder = item.fields(), Path(item.audio_filepath)
-        settings = fields["settings"]
+        run, settings = Run.open(fields["run"]), fields["settings"]
         order = one.Order(
-            manifest=fields["manifest"], folder=str(folder), settings=settings, threads=self._threads, **self._data
+            manifest=fields["manifest"],
+            folder=str(folder),
+            settings=settings,
+            threads=self._threads,
+            note=str(run.folder / "data.txt"),
+            **self._data,
         )
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder.with_name(f".{folder.name}.lock"), _WAIT_S, f"The training in {folder}"):
-            checkpoint.claim(folder, _stamp(fields["run"]))
+            checkpoint.claim(folder, _stamp(run))
             store.replace(folder / one.ORDER, store.pretty(order))
             if self._processes > 1:
                 self._in_processes(folder)
@@ -81,7 +86,6 @@ class LmProcessor:
         """Nothing is left open."""
 
 
-def _stamp(run_id: str) -> str:
+def _stamp(run: Run) -> str:
     """What tells a run from one of the same id that --fresh moved aside."""
-    run = Run.open(run_id)
     return f"{run.plan.created}-{store.sha256_of(run.folder / 'run.json')[:8]}"

@@ -43,7 +43,8 @@ class _Step(NamedTuple):
 class Trainer:
     """Trains one model in one folder (`last.pt`, `best.safetensors`), from wherever the folder stands.
 
-    `stopping` is asked after every step; once it says yes, the state is saved and `Unfinished` raised.
+    `stopping` is asked after every step; once it says yes, the state is saved and `Unfinished` raised. `data` says
+    what it is trained and validated on.
     """
 
     def __init__(  # noqa: PLR0917
@@ -63,7 +64,7 @@ class Trainer:
         self.model = models.build(settings).to(device)
         self._optimiser = _optimiser(self.model, settings)
         self.progress = Progress()
-        self._data = f"{corpus.digest()} {len(parts.train)} {len(parts.valid)}"
+        self.data = f"{corpus.digest()} {len(parts.train)} {len(parts.valid)} {corpus.content}"
         self._total, self._usual = self._measure()
         self._stops = False
         self._unseen: list[_Step] = []
@@ -71,7 +72,7 @@ class Trainer:
         self._resume()
 
     def _resume(self) -> None:
-        state = checkpoint.load(self._folder, self._settings, self._data)
+        state = checkpoint.load(self._folder, self._settings, self.data)
         if state is not None:
             self.model.load_state_dict(state.model)
             self._optimiser.load_state_dict(state.optimiser)
@@ -198,7 +199,7 @@ class Trainer:
 
     def _description(self, figures: dict[str, float]) -> files.Description:
         return files.Description(
-            files.FORMAT, self._settings, self._corpus.described(), figures, self.progress.step, self._data
+            files.FORMAT, self._settings, self._corpus.described(), figures, self.progress.step, self.data
         )
 
     def _save(self) -> None:
@@ -207,7 +208,7 @@ class Trainer:
         self._began = self._saved = now
         if parallel.rank() == 0:
             model, optimiser = self.model.state_dict(), self._optimiser.state_dict()
-            checkpoint.save(self._folder, State(model, optimiser, self.progress, self._settings, self._data))
+            checkpoint.save(self._folder, State(model, optimiser, self.progress, self._settings, self.data))
 
 
 def _optimiser(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ The writer needs the standard library alone: merges happen in the launcher's Pyt
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Optional
@@ -56,6 +57,8 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
     codebook_digest: str
     parameters: dict[str, Any]
     index_sha256: str
+    units_sha256: str = ""
+    """Over the shards of units and durations; earlier versions did not write it."""
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -85,7 +88,7 @@ class PackedWriter:
         self._deduplicated, self._ours, self._shard_units = deduplicated, ours, shard_units
         self._codes, self._durations = bytearray(), bytearray()
         self._index = store.scratch()
-        self._shards = 0
+        self._shards, self._content = 0, hashlib.sha256()
         self._writers: list[OutputWriter] = []
         self._manifest = self._open("manifest.json")
 
@@ -115,6 +118,7 @@ class PackedWriter:
             writer.write(npy_header("<u2", (len(data) // 2,)), rows=0)
             writer.write(bytes(data), rows=len(data) // 2)
             writer.finish()
+            self._content.update(writer.sha256.encode())
         self._codes, self._durations = bytearray(), bytearray()
         self._shards += 1
 
@@ -137,6 +141,7 @@ class PackedWriter:
             frames=self.frames,
             shards=self._shards,
             index_sha256=index.sha256,
+            units_sha256=self._content.hexdigest(),
             **describe,
         )
         last = self._open("units.json")
