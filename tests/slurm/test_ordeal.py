@@ -19,8 +19,8 @@ def test_a_chain_under_faults(cluster, tmp_path, undisturbed, number):
     with small_disk(tmp_path / "disk") as disk:
         one = Round(cluster, disk / "home", undisturbed, random.Random(f"{SEED} {number}"))
         hits = one.storm(FAULTS)
-        one.settle()
+        commands = one.settle()
         for entry in one.weather.log:
             print(entry)
-        one.prove()
+        print(f"{commands} commands after the storm; {dict(one.prove())}")
         assert hits >= FAULTS, "the chain was through before the faults were"
