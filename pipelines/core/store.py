@@ -28,14 +28,22 @@ ATTEMPT = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{uuid.uuid4().hex
 """Names this process among all processes on all nodes."""
 
 _MAKER = re.compile(r"\.(?P<host>[^.]+)-(?P<process>\d+)-[0-9a-f]{8}(-[0-9a-f]{4})?\.tmp$")
+LONGEST_NAME = 255
+"""Bytes that nearly all file systems take in a file's name."""
 _CLOCKS_DIFFER_S = 5.0
 """What clocks of file servers and nodes are trusted to differ by at most."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` that no other attempt uses; hidden, so that no reader takes it for a result."""
-    return path.parent / f".{path.name}.{ATTEMPT}-{uuid.uuid4().hex[:4]}.tmp"
+    """A name beside `path` that no other attempt uses; hidden, so that no reader takes it for a result.
+
+    A name that would become too long for a file system is digested.
+    """
+    name, end = path.name, f".{ATTEMPT}-{uuid.uuid4().hex[:4]}.tmp"
+    if len(os.fsencode(name)) + len(end) >= LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.parent / f".{name}{end}"
 
 
 def is_temporary(name: str) -> bool:

@@ -179,6 +179,23 @@ def test_a_zombie_is_dead_and_a_process_that_inherited_the_number_is_another(tmp
     os.waitpid(zombie, 0)
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "a" * 220])
+def test_any_name_that_a_file_system_takes_can_be_published(tmp_path, name):
+    store.replace(tmp_path / name, b"old")
+    with store.writing(tmp_path / name) as file:
+        file.write(b"new")
+        private = next(path.name for path in tmp_path.iterdir() if path.name != name)
+        assert store.is_temporary(private)
+        assert not store.left_by_the_dead(private)
+    dead = multiprocessing.get_context("fork").Process(target=int)
+    dead.start()
+    dead.join()
+    with mock.patch.object(store, "ATTEMPT", f"n1-{dead.pid}-0badcafe"):
+        assert store.left_by_the_dead(store.temporary(tmp_path / name).name)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"new")]
+    assert len({store.temporary(tmp_path / f"{name[:-1]}{end}").name.rsplit("-", 1)[0] for end in "xyz"}) == 3
+
+
 def test_a_file_that_would_not_change_is_left_alone(tmp_path):
     path = tmp_path / "listing"
     for text, changes in ((b"one", True), (b"one", False), (b"two", True), (b"twos", True)):
