@@ -45,8 +45,11 @@ def parameters(options: argparse.Namespace) -> Parameters:
         "deduplicate": options.deduplicate,
         **units.parameters(options),
     }
+    manifest = Path(options.source).expanduser().absolute()
     if options.format == PACKED:  # packed units are one manifest's; files of units may be of many
-        values["manifest"] = str(Path(options.source).expanduser().absolute())
+        values["manifest"] = str(manifest)
+    else:
+        naming.verify_source(place(values), "units", manifest, values)
     naming.verify_free(place(values), "units", made(values))
     return values
 
@@ -72,4 +75,4 @@ def made(parameters: Parameters) -> dict[str, Any]:
 
 def output_name(item: Item, parameters: Parameters) -> Optional[str]:
     """The file of an item's units; packed units need none."""
-    return None if parameters["format"] == PACKED else f"{naming.relative(item, parameters)}.pt"
+    return None if parameters["format"] == PACKED else naming.file_name(item, parameters, PT)

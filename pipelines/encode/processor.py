@@ -34,6 +34,8 @@ class EncodeProcessor:
 
     def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
         """Each item's units, or why there are none."""
+        if self._parameters["format"] == options.PT:
+            naming.claim_source(options.place(self._parameters), "units", items[0], self._parameters)
         audios = [Audio(item) for item in items]
         with read_ahead(audios, self._decoders), self._turn:
             found = self._encoder.encode_recordings(audios)
@@ -58,7 +60,7 @@ class EncodeProcessor:
 
         data = io.BytesIO()
         torch.save(torch.from_numpy(units.astype(np.int32)), data)
-        path = options.place(self._parameters) / f"{naming.relative(item, self._parameters)}.pt"
+        path = options.place(self._parameters) / naming.file_name(item, self._parameters, options.PT)
         with files.writing(path) as file:
             file.write(data.getbuffer())
         return {"path": str(path), "bytes": data.tell()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
-from pipelines.core.errors import UsageError
+from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.manifest import Item, items
 from pipelines.core.pipeline import Parameters
-from pipelines.units import models, naming, packed, voices
+from pipelines.units import known, models, naming, packed, voices
 from pipelines.units import options as units
 
 AUDIO, UNITS = "audio", "units"
@@ -74,7 +75,9 @@ def parameters(options: argparse.Namespace) -> Parameters:
         **chosen,
         **_voice(options, chosen),
     }
-    naming.verify_free(naming.folder(values["dataset"]), "speech", made(values))
+    folder = naming.folder(values["dataset"])
+    naming.verify_free(folder, "speech", made(values))
+    naming.verify_source(folder, "speech", Path(options.source).expanduser().absolute(), values)
     return values
 
 
@@ -88,26 +91,59 @@ def made(parameters: Parameters) -> dict[str, Any]:
 
 
 def output_name(item: Item, parameters: Parameters) -> str:
-    """The item's file, below the dataset's folder."""
-    return f"{naming.relative(item, parameters)}.{parameters['audio_format']}"
+    """The item's file, below the dataset's folder. Raises ItemError where there can be none, or a recording is there.
+
+    What `--from units` says may replace its item's file: samples of a language model name the one that `sts` writes.
+    """
+    name = naming.file_name(item, parameters, parameters["audio_format"])
+    path = naming.folder(parameters["dataset"]) / name
+    if _is_recording(path, item, parameters):
+        raise ItemError(
+            f"{path} is a recording, and recordings are never written over; give another DATASET, with --root if that "
+            "is no folder in the recordings' paths"
+        )
+    return name
+
+
+def _is_recording(path: Path, item: Item, parameters: Parameters) -> bool:
+    """Whether the item's own recording lies at `path`, or anything that this pipeline has not written."""
+    if not os.path.lexists(path):
+        return False
+    own = parameters["from"] == AUDIO and os.path.realpath(path) == os.path.realpath(item.audio_filepath)
+    return own or not naming.is_claimed(naming.folder(parameters["dataset"]), "speech")
 
 
 def _of_manifest(options: argparse.Namespace) -> dict[str, Any]:
-    """Which units a manifest of units holds: as --units says, else as its first row's packed units say."""
+    """Which units a manifest of units holds: as --units says, else as the first packed units say."""
     manifest = Path(options.source).expanduser().absolute()
     if options.units is not None:
-        chosen = units.of_units(units.codebook_name(options.units, manifest), units.needs(options))
-    else:
-        first = next(items(manifest, keyed=False), None)
-        where = first.fields().get("units_filepath") if first is not None else None
-        if not isinstance(where, str) or where.endswith(".pt"):
+        name = units.codebook_name(options.units, manifest)
+        if name != options.units and not models.exists(name):
             raise UsageError(
-                f"{manifest} does not tell which units it holds: its first row names no packed units "
+                f"--units {options.units} stands for a codebook that is fitted for each manifest of recordings anew, "
+                f"and none was for {manifest}: another manifest was encoded. Name the codebook that these units were "
+                f"made with, {options.units}.STEM-DIGEST in {models.folder()} (STEM is that manifest's), or leave "
+                "--units out where the rows have `units_filepath`."
+            )
+        chosen = units.of_units(name)
+    else:
+        where = next(_packed_in(manifest), None)
+        if where is None:
+            raise UsageError(
+                f"{manifest} does not tell which units it holds: none of its rows names packed units "
                 "(`units_filepath`). Say it with --units NAME, the codebook that the units were made with."
             )
-        chosen = units.of_units(packed.describe(Path(where)).codebook)
+        chosen = units.of_units(packed.describe(where).codebook)
     settings = {"backend": options.backend, "precision": options.precision, "chunking": options.chunking}
     return {**chosen, **settings, "chunk_s": units.CHUNK_S}
+
+
+def _packed_in(manifest: Path) -> Iterator[Path]:
+    """The packed units that rows name; those of items that failed name none."""
+    for item in items(manifest, keyed=False):
+        where = item.fields().get("units_filepath") if b'"units_filepath"' in item.row else None
+        if isinstance(where, str) and not where.endswith(".pt"):
+            yield Path(where)
 
 
 def _voice(options: argparse.Namespace, chosen: Parameters) -> dict[str, Any]:
@@ -124,6 +160,12 @@ def _voice(options: argparse.Namespace, chosen: Parameters) -> dict[str, Any]:
             if getattr(options, flag) is not None:
                 raise UsageError(f"--{flag} belongs to a vocoder with several; {GRIFFIN_LIM} has none.")
         return {"vocoder": name, "vocoder_digest": None, "speaker": None, "style": None}
+    if options.vocoder is None and known.find(name) is None and not models.exists(name):
+        raise UsageError(
+            f"{chosen['units']} are units without a published voice, and none is named. Say with --vocoder NAME which "
+            "unit HiFi-GAN was trained on them: its name, or its folder. One of your own is imported first: "
+            "`./voxarray import-checkpoint --help`."
+        )
     info = models.describe(name, "hifigan")
     voices.verify_fit(info, chosen)
     speaker = voices.number_of("speaker", options.speaker, info.config.get("speakers") or (), info.name)

@@ -42,6 +42,7 @@ class StsProcessor:
 
     def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
         """Each item's file, or why there is none."""
+        naming.claim_source(self._folder, "speech", items[0], self._parameters)
         faults, units, lengths = self._units(items)
         with self._turn:
             spoken = iter(self._voice.speak([self._as_asked(each) for each, fault in zip(units, faults) if not fault]))

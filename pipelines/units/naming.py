@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Mapping, Optional
 
@@ -77,8 +78,7 @@ def relative(item: Item, parameters: Mapping[str, Any]) -> PurePosixPath:
 
     Raises ItemError where the item does not lie there.
     """
-    path = PurePosixPath(item.audio_filepath)
-    below = _below(path, parameters)
+    below = PurePosixPath(item.audio_filepath).relative_to(top(item, parameters))
     stem = below.stem if below.suffix else below.name
     stretch = item.span
     if stretch is not None:
@@ -88,20 +88,36 @@ def relative(item: Item, parameters: Mapping[str, Any]) -> PurePosixPath:
     return below.with_name(stem)
 
 
-def _below(path: PurePosixPath, parameters: Mapping[str, Any]) -> PurePosixPath:
-    top = parameters["root"]
-    if top is not None:
-        if ".." not in path.parts and path.is_relative_to(top) and path != PurePosixPath(top):
-            return path.relative_to(top)
-        raise ItemError(f"it does not lie below --root {top}")
-    name = parameters["dataset"]
-    parts = path.parts[:-1]
+def file_name(item: Item, parameters: Mapping[str, Any], suffix: str) -> str:
+    """The item's file, below the dataset's folder. Raises ItemError where there can be none."""
+    path = relative(item, parameters)
+    path = path.with_name(f"{path.name}.{suffix}")
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in path.parts)
+    if longest > store.LONGEST_NAME:
+        raise ItemError(
+            f"a name in its file's path would have {longest} bytes, and file systems take {store.LONGEST_NAME} at "
+            "most; give the recording (or its folder) a shorter name"
+        )
+    return str(path)
+
+
+def top(item: Item, parameters: Mapping[str, Any]) -> str:
+    """The folder that the item's path is kept below: --root, or the first one in the path with the dataset's name.
+
+    Raises ItemError where the item does not lie there.
+    """
+    path, root = PurePosixPath(item.audio_filepath), parameters["root"]
+    if root is not None:
+        if ".." not in path.parts and path.is_relative_to(root) and path != PurePosixPath(root):
+            return str(root)
+        raise ItemError(f"it does not lie below --root {root}")
+    name, parts = parameters["dataset"], path.parts[:-1]
     if name not in parts or ".." in parts:
         raise ItemError(
             f"no folder in its path is named {name!r}, so nobody knows where its place below output/{name} begins; "
             "name the folder that the recordings lie below with --root"
         )
-    return PurePosixPath(*path.parts[parts.index(name) + 1 :])
+    return str(PurePosixPath(*parts[: parts.index(name) + 1]))
 
 
 ADVICE = "Give this one another DATASET (with --root, if that is no folder in the recordings' paths)."
@@ -124,6 +140,56 @@ def claim(where: Path, kind: str, made: Mapping[str, Any]) -> None:
     """Say in a folder how its `kind` is made; first wins. Raises UsageError as `verify_free`."""
     store.publish(where / f".{kind}.json", _text(made))
     verify_free(where, kind, made)
+
+
+def verify_source(where: Path, kind: str, manifest: Path, parameters: Mapping[str, Any]) -> None:
+    """Raise UsageError where the folder holds `kind` of recordings that lie elsewhere than all of the manifest's.
+
+    The files of the one would take the places of the other's, wherever two have the same name.
+    """
+    claimed = _claimed_top(where, kind)
+    if claimed is None or claimed == parameters["root"]:
+        return
+    with suppress(ItemError):  # the scan of the manifest tells
+        if parameters["root"] is None and any(
+            top(item, parameters) == claimed for item in items(manifest, keyed=False)
+        ):
+            return
+        raise _foreign(where, kind, claimed)
+
+
+def is_claimed(where: Path, kind: str) -> bool:
+    """Whether files of that kind in a folder are voxarray's."""
+    return (where / f".{kind}.json").exists()
+
+
+def claim_source(where: Path, kind: str, item: Item, parameters: Mapping[str, Any]) -> None:
+    """Say in a folder where the recordings of its `kind` lie; first wins. Raises UsageError as `verify_source`."""
+    here, note = top(item, parameters), _source_note(where, kind)
+    if not note.exists():
+        store.publish(note, _text({"below": here}))
+    claimed = _claimed_top(where, kind)
+    if parameters["root"] is not None and claimed not in (None, here):
+        raise _foreign(where, kind, claimed)
+
+
+def _source_note(where: Path, kind: str) -> Path:
+    return where / f".{kind}-source.json"
+
+
+def _claimed_top(where: Path, kind: str) -> Optional[str]:
+    try:
+        found = msgspec.json.decode(_source_note(where, kind).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found.get("below")
+
+
+def _foreign(where: Path, kind: str, claimed: Optional[str]) -> UsageError:
+    return UsageError(
+        f"{where} holds {kind} of the recordings below {claimed}, and these lie elsewhere: files of the same name "
+        f"would replace each other. {ADVICE} Recordings that lie below that folder are given with --root {claimed}."
+    )
 
 
 def _difference(text: bytes, made: Mapping[str, Any]) -> str:

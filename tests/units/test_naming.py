@@ -68,6 +68,16 @@ def names(parameters):
     return lambda each: f"{naming.relative(each, parameters)}.wav"
 
 
+def test_a_name_that_file_systems_would_not_take_is_told_with_its_length():
+    def file_name(path, **fields):
+        return naming.file_name(item(path, **fields), {"dataset": "expresso", "root": None}, "wav")
+
+    assert file_name(f"/data/expresso/{'a' * 251}.flac") == f"{'a' * 251}.wav"
+    for path, fields in (("a" * 252, {}), ("é" * 126, {}), ("a" * 245, {"offset": 0.0}), ("a" * 256 + "/x", {})):
+        with pytest.raises(ItemError, match=r"2\d\d bytes, and file systems take 255"):
+            file_name(f"/data/expresso/{path}.wav", **fields)
+
+
 def test_a_manifest_that_does_not_fit_is_refused_before_anything_starts(tmp_path):
     path = manifest(tmp_path, "/data/expresso/a.wav", "/data/b.wav", "/data/c.wav")
     told = r"For 2 items .*--root.* They all lie below /data: item 2: /data/b.wav; item 3"
@@ -80,6 +90,26 @@ def test_two_recordings_never_go_to_one_file(tmp_path):
     with pytest.raises(ManifestError, match=r"items 1 and 3 .*a\.wav, .*a\.flac\) -> a\.wav"):
         scan(path, ("audio_filepath",), names({"dataset": "expresso", "root": None}))
     scan(path, ("audio_filepath",), lambda _: None).close()  # a pipeline that writes no file for an item
+
+
+def test_a_folder_keeps_the_results_of_recordings_below_one_top(tmp_path):
+    def verify(root, *paths):
+        naming.verify_source(tmp_path, "speech", manifest(tmp_path, *paths), {"dataset": "expresso", "root": root})
+
+    def claim(root, path):
+        naming.claim_source(tmp_path, "speech", item(path), {"dataset": "expresso", "root": root})
+
+    verify(None, "/data/expresso/a.wav")
+    claim(None, "/data/expresso/a.wav")
+    claim(None, "/more/expresso/b.wav")  # of the same manifest, which has no two files of one name
+    verify(None, "/more/expresso/b.wav", "/data/expresso/a.wav", "/even/expresso/c.wav")
+    verify("/data/expresso", "/data/expresso/dev/c.wav")
+    for root, path in ((None, "/other/expresso/a.wav"), ("/data", "/data/a.wav"), ("/other", "/other/a.wav")):
+        with pytest.raises(UsageError, match=r"of the recordings below /data/expresso.*another DATASET"):
+            verify(root, path)
+    with pytest.raises(UsageError, match="these lie elsewhere"):
+        claim("/other", "/other/a.wav")
+    naming.verify_source(tmp_path, "units", tmp_path / "none.json", {"dataset": "expresso", "root": "/other"})
 
 
 def test_a_folder_keeps_one_kind_of_results(tmp_path):

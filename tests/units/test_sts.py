@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
 from tests import corpus
 from tests.core.world import tree
+from tests.units import voices
 from tests.units.stage import RATE, Stage, rows_of, samples_of
 
 
@@ -110,6 +113,19 @@ def test_units_as_text_are_spoken(stage, units):
     status, said = stage.give("sts", manifest, "text2", "--from", "units", "--root", stage.data)
     assert status == 2
     assert "Say it with --units NAME" in said
+    status, said = stage.give("sts", manifest, "text3", "--from", "units", "--units", "logmel-kmeans-10")
+    assert status == 2
+    assert "logmel-kmeans-10.STEM-DIGEST" in said
+    assert "voxarray kmeans" not in said
+
+
+def test_the_units_are_known_though_the_first_recording_failed(stage, rows, units):
+    manifest = stage.write([{"audio_filepath": str(stage.data / "gone.wav"), "duration": 1.0}, *rows[:1]], "hole.json")
+    status, said = stage.give("encode", manifest, "hole", "--units", units, "--root", stage.data)
+    assert status == 1, said
+    status, said = stage.give("sts", manifest, "holesaid", "--from", "units", "--root", stage.data)
+    assert status == 1
+    assert "1 merged + 1 quarantined" in said
 
 
 def test_files_that_vanish_or_are_cut_are_said_again_and_no_others(stage, rows, units):
@@ -172,12 +188,88 @@ def test_speech_of_two_kinds_does_not_mix(stage, rows, units):
     speak(stage, other, "mixed", "--units", units)
 
 
+@pytest.mark.parametrize("made", ["sts", "encode"])
+def test_recordings_of_another_folder_do_not_replace_what_is_there(stage, rows, units, made):
+    options = ["--units", units, *(["--format", "pt"] if made == "encode" else [])]
+    samples = samples_of(rows[0]["audio_filepath"])
+    manifests = {}
+    for top in ("this", "that"):
+        folder = stage.root / top / f"tops{made}"
+        folder.mkdir(parents=True)
+        soundfile.write(folder / "0.wav", samples if top == "this" else samples[::-1], RATE, "PCM_16")
+        row = {"audio_filepath": str(folder / "0.wav"), "duration": len(samples) / RATE}
+        manifests[top] = stage.write([row], f"{top}{made}.json")
+    assert stage.give(made, manifests["this"], f"tops{made}", *options)[0] == 0
+    before = tree(stage.home / "output" / f"tops{made}")
+    status, said = stage.give(made, manifests["that"], f"tops{made}", *options)
+    assert status == 2
+    assert f"of the recordings below {stage.root / 'this'}" in said
+    assert tree(stage.home / "output" / f"tops{made}") == before
+    for root in ([], ["--root", stage.root / "this" / f"tops{made}"]):
+        assert stage.give(made, manifests["this"], f"tops{made}", *options, *root)[0] == 0
+
+
+def test_a_recording_in_the_output_folder_is_never_written_over(stage, rows, units):
+    folder = stage.home / "output" / "inside"
+    folder.mkdir()
+    samples = samples_of(rows[0]["audio_filepath"])
+    soundfile.write(folder / "0.wav", samples, RATE, "PCM_16")
+    before = tree(folder)
+    own = {"audio_filepath": str(folder / "0.wav"), "duration": len(samples) / RATE}
+    alias = {**own, "audio_filepath": str(stage.root / "alias" / "0.wav")}
+    (stage.root / "alias").symlink_to(folder)
+    elsewhere = stage.recording("inside/0.wav", samples[::-1])
+    for number, row in enumerate((own, alias, elsewhere)):
+        root = ["--root", str(Path(row["audio_filepath"]).parent)]
+        status, said = stage.give("sts", stage.write([row], f"in{number}.json"), "inside", "--units", units, *root)
+        assert status == 2
+        assert "is a recording, and recordings are never written over" in said
+        assert tree(folder) == before
+    spoken = speak(stage, stage.write(rows[:1], "outside.json"), "outside", "--units", units)
+    before = tree(spoken)
+    status, said = stage.give("sts", spoken / "outside.json", "outside", "--units", units)
+    assert status == 2
+    assert tree(spoken) == before
+
+
+def test_samples_are_spoken_into_the_files_that_their_rows_name(stage, units):
+    folder = stage.home / "output" / "samples"
+    rows = [{"audio_filepath": str(folder / f"{number}.wav"), "duration": 0.06, "units": "3 3 7"} for number in "01"]
+    for count in (1, 2):  # a manifest that grew is scanned anew, and by then there are files of the first rows
+        manifest = stage.write(rows[:count], "samples.json")
+        speak(stage, manifest, "samples", "--from", "units", "--units", units, root=False)
+        assert len(list(folder.glob("*.wav"))) == count
+    speak(stage, manifest, "samples", "--from", "units", "--units", units, "--fresh", root=False)
+
+
+def test_a_long_name_is_written_and_one_that_is_too_long_is_refused_before_anything_starts(stage, rows, units):
+    samples = samples_of(rows[0]["audio_filepath"])[:4000]
+    long = [stage.recording(f"long/{letter * length}.wav", samples) for letter, length in (("a", 244), ("b", 1))]
+    folder = speak(stage, stage.write(long, "long.json"), "long", "--units", units)
+    assert len(list(folder.rglob("*.wav"))) == 2
+    manifest = stage.write([{**row, "offset": 0.0} for row in long], "longer.json")
+    status, said = stage.give("sts", manifest, "longer", "--units", units, "--root", stage.data)
+    assert status == 2
+    assert "would have 260 bytes, and file systems take 255" in said
+
+
 def test_two_recordings_of_one_name_are_refused(stage, rows, units):
     samples = samples_of(rows[0]["audio_filepath"])
     both = [stage.recording(f"twin/a.{suffix}", samples) for suffix in ("wav", "flac")]
     status, said = stage.give("sts", stage.write(both, "twins.json"), "corpus", "--units", units)
     assert status == 2
     assert "would be written to one and the same file" in said
+
+
+def test_units_without_a_published_voice_need_one_named(stage, rows, units):
+    models = stage.home / "output" / "models"
+    made_of = {"kind": "hubert", "model": "small", "layer": 1}
+    voices.folder(models, "small", "hubert", {"layers": 2, "width": 4, "hop": 320}, {"x": [0.0]})
+    voices.folder(models, "mine", "codebook", {"clusters": 5, "width": 4, "features": made_of}, {"x": [0.0]})
+    status, said = stage.give("sts", stage.write(rows[:1], "mine.json"), "corpus", "--units", "mine")
+    assert status == 2
+    assert "mine are units without a published voice" in said
+    assert "--vocoder NAME" in said
 
 
 @pytest.mark.parametrize(
