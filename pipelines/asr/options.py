@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pipelines.asr.backends import PRECISIONS, SETTINGS, locate
-from pipelines.core import store
+from pipelines.core import paths, store
 from pipelines.core.errors import UsageError
+from pipelines.core.output import published_by
 from pipelines.core.pipeline import Parameters
 
 log = logging.getLogger(__name__)
@@ -95,23 +96,23 @@ def parameters(options: argparse.Namespace) -> Parameters:
         "longest": _longest(options.longest),
     }
     if values["vad_segments"]:
-        values["vad_segments_digest"] = store.sha256_of(Path(values["vad_segments"]))
+        values["vad_segments_version"] = segments_version(Path(values["vad_segments"]))
     return values
 
 
 def _settings(options: argparse.Namespace, found: locate.Model) -> dict[str, Any]:
     """What is asked of the model. UsageError for what it cannot honour."""
-    given = {name: getattr(options, name) for name in ("precision", "language", "prompt", "decoder")}
-    given = {name: value for name, value in given.items() if value is not None}
+    asked = {name: getattr(options, name) for name in ("precision", "language", "prompt", "decoder")}
+    asked = {name: value for name, value in asked.items() if value is not None}
     known = SETTINGS[found.backend]
-    for name, value in given.items():
+    for name, value in asked.items():
         if name not in known and value != "auto":
             knows = f"of these, it knows {' and '.join(f'--{each}' for each in known)}" if known else "it knows none"
             raise UsageError(
                 f"--{name} {value} means nothing to the model {found.name}, which {found.backend} runs: {knows}. "
                 f"Leave --{name} out, or name another model."
             )
-    return given
+    return asked
 
 
 def _default(options: argparse.Namespace) -> str:
@@ -158,6 +159,16 @@ def _segments(options: argparse.Namespace) -> Optional[str]:
             "STEM_segments.json."
         )
     return str(path)
+
+
+def segments_version(path: Path) -> str:
+    """What tells segments from others: the run that wrote the file, which may have got more recordings; else a digest.
+
+    Of a file of `vad` that is as it wrote it, the rows of the recordings that it had before are as they were.
+    """
+    digest = store.sha256_of(path)
+    runs = sorted(receipt.parent.name for receipt in paths.runs().glob("*/merged.json"))
+    return next((run for run in runs if published_by(run).get(str(path)) == digest), digest)
 
 
 def _longest(seconds: Any) -> Any:

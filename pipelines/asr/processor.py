@@ -18,8 +18,9 @@ from pipelines.asr.backends import Transcript
 from pipelines.asr.batching import Batcher, DeviceLostError
 from pipelines.asr.cutting import Cutting, Piece, cut
 from pipelines.asr.given import GivenSegments
+from pipelines.asr.options import segments_version
 from pipelines.audio.items import Audio
-from pipelines.core import paths, store
+from pipelines.core import paths
 from pipelines.core.errors import UsageError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
@@ -195,8 +196,8 @@ def _given(parameters: Parameters) -> Optional[GivenSegments]:
     if not parameters["vad_segments"]:
         return None
     path = Path(parameters["vad_segments"])
-    known = parameters.get("vad_segments_digest")
-    if known is not None and store.sha256_of(path) != known:
+    known = parameters.get("vad_segments_version")
+    if known is not None and segments_version(path) != known:
         raise UsageError(
             f"The segments {path} are not those that this run was begun with: they changed since. Give the command "
             "again: with other segments it is another run; or bring the earlier file back, and this one goes on."

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.asr import options as asr
 from pipelines.asr.backends import locate
+from pipelines.core import store
 from pipelines.core.errors import UsageError
 
 
@@ -125,10 +126,30 @@ def test_segments_are_not_given_where_none_are_wanted(tmp_path):
         asr.parameters(given)
 
 
-def test_what_segments_hold_is_part_of_the_run(tmp_path):
-    given = parsed("--model", "pocketsphinx", "--vad-segments", str(tmp_path / "s.json"))
-    (tmp_path / "s.json").write_text("one")
+def test_what_segments_hold_is_part_of_the_run(place):
+    given = parsed("--model", "pocketsphinx", "--vad-segments", str(place / "s.json"))
+    (place / "s.json").write_text("one")
     one = asr.parameters(given)
-    (tmp_path / "s.json").write_text("two")
+    (place / "s.json").write_text("two")
     assert asr.parameters(given) != one
-    assert "vad_segments_digest" not in asr.parameters(parsed("--model", "pocketsphinx"))
+    assert "vad_segments_version" not in asr.parameters(parsed("--model", "pocketsphinx"))
+
+
+def test_segments_of_a_run_that_got_more_recordings_are_still_those_of_that_run(place):
+    """Else a directory that grew would be transcribed anew."""
+    segments = place / "s.json"
+    given = parsed("--model", "pocketsphinx", "--vad-segments", str(segments))
+
+    def published(run, text):
+        segments.write_text(text)
+        receipt = place / "home" / "output" / "runs" / run / "merged.json"
+        receipt.parent.mkdir(parents=True, exist_ok=True)
+        receipt.write_text(json.dumps({"outputs": [{"path": str(segments), "sha256": store.sha256_of(segments)}]}))
+        return asr.parameters(given)
+
+    one = published("s-00000001", "one")
+    assert published("s-00000001", "one two") == one
+    other = published("s-00000002", "of another threshold")
+    assert other != one
+    segments.write_text("by hand")
+    assert asr.parameters(given) not in (one, other)

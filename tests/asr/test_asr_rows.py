@@ -176,6 +176,6 @@ def test_segments_that_changed_since_the_run_began_are_refused(stage):
     from pipelines.core.errors import UsageError
 
     segments = stage.write([{"audio_filepath": "/a", "offset": 0.0, "duration": 1.0}], "segments.json")
-    begun = {"vad_segments": str(segments), "vad_segments_digest": "another"}
+    begun = {"vad_segments": str(segments), "vad_segments_version": "another"}
     with pytest.raises(UsageError, match="changed since"):
         processor._given(begun)
