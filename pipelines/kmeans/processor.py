@@ -19,7 +19,7 @@ from pipelines.units import device, models
 from pipelines.units.fitting import Hashes, hashes
 from pipelines.units.logmel import LogMel
 from pipelines.units.options import CHUNK_S
-from pipelines.units.pieces import Cut
+from pipelines.units.pieces import Cut, blocks_of, takes_over_normalization
 
 _CONTEXT_S = 4.0
 """What a piece of a long recording sees of each neighbour, as when it is encoded."""
@@ -37,6 +37,7 @@ class SampleProcessor:
         self._limit = np.uint64(min(2**64 - 1, int(self._rate * 2.0**64)))
         self._device = device.choose("fp32")
         self._features = _model(parameters, self._device)
+        self._normalize = takes_over_normalization(self._features)
         on_gpu = self._device.type == "cuda"
         self.concurrency = 2 if on_gpu else resources.cpus
         self._turn: ContextManager[Any] = Lock() if on_gpu else nullcontext()
@@ -67,7 +68,7 @@ class SampleProcessor:
         parts: list[Float32] = []
         start = 0
         audio = Audio(item)
-        for piece in self._cut.pieces(audio()):
+        for piece in self._cut.pieces(blocks_of(audio, self._normalize)):
             count = piece.last - piece.first
             if start + count > len(numbers):
                 numbers = hashes(item.key, self._seed, 2 * (start + count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Iterable, Iterator, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Iterable, NamedTuple, Optional, Protocol, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from pipelines.core.pipeline import Parameters
 from pipelines.units import device, models
 from pipelines.units.codebook import Codebook
 from pipelines.units.packed import Units
-from pipelines.units.pieces import OVERLAPPING, Cut, Piece
+from pipelines.units.pieces import OVERLAPPING, Cut, Piece, Recording, blocks_of, takes_over_normalization
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,6 @@ class Features(Protocol):
 
     def __call__(self, waveforms: torch.Tensor, lengths: Optional[torch.Tensor]) -> torch.Tensor:
         """Waveforms (batch, samples) and lengths (batch,) → features (batch, frames, width)."""
-        ...
-
-
-class Recording(Protocol):
-    """What is encoded: its samples as blocks (float32, 16 kHz, full scale ±1), afresh at each call."""
-
-    def __call__(self) -> Iterator[Float32]:
-        """Its blocks, from the beginning."""
         ...
 
 
@@ -87,10 +79,7 @@ class UnitEncoder:
         # On a CPU a batch is no faster than its recordings one by one, and padding costs.
         self._batch = round((batch_s if batch_s is not None else _GPU_BATCH_S if on.type == "cuda" else 0) * RATE)
         self._window = round((_GPU_WINDOW_S if self._batch else 0) * RATE)
-        self._normalize = bool(getattr(features, "normalize", False))
-        if self._normalize:
-            # A piece is normalised as its whole recording is.
-            features.normalize = False  # type: ignore[attr-defined]
+        self._normalize = takes_over_normalization(features)
 
     @property
     def on_gpu(self) -> bool:
@@ -108,7 +97,7 @@ class UnitEncoder:
         held = 0
         for owner, recording in enumerate(recordings):
             found.append([])
-            for place, piece in enumerate(self._pieces(recording)):
+            for place, piece in enumerate(self.cut.pieces(blocks_of(recording, self._normalize))):
                 found[owner].append(None)
                 waiting.append(_Waiting(owner, place, piece))
                 held += len(piece.samples)
@@ -117,12 +106,6 @@ class UnitEncoder:
                     waiting, held = [], 0
         self._settle(waiting, found)
         return [np.concatenate([part for part in parts if part is not None] or [_NONE]) for parts in found]
-
-    def _pieces(self, recording: Recording) -> Iterator[Piece]:
-        if not self._normalize:
-            return self.cut.pieces(recording())
-        mean, scale = _moments(recording())
-        return self.cut.pieces((block - mean) * scale for block in recording())
 
     def _settle(self, waiting: list[_Waiting], found: list[list[Optional[Units]]]) -> None:
         waiting.sort(key=lambda each: len(each.piece.samples))
@@ -200,16 +183,6 @@ class WholeRecordings:
 
 def _blocks_of(waveform: Float32) -> Recording:
     return lambda: iter([waveform])
-
-
-def _moments(blocks: Iterator[Float32]) -> tuple[np.float32, np.float32]:
-    """Mean, and what the deviation is multiplied by so that the variance becomes 1 (as fairseq: ε of 1e-5)."""
-    count, total, squares = 0, 0.0, 0.0
-    for block in blocks:
-        wide = block.astype(np.float64)
-        count, total, squares = count + len(wide), total + float(wide.sum()), squares + float(wide @ wide)
-    mean = total / max(1, count)
-    return np.float32(mean), np.float32(1 / np.sqrt(squares / max(1, count) - mean * mean + 1e-5))
 
 
 def _refuse_other(model: models.ModelInfo, digest: str) -> None:

@@ -8,7 +8,7 @@ textlesslib cuts them; each cut loses the frames that would straddle it.
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,35 @@ from pipelines.audio.resample import Float32
 
 OVERLAPPING, TEXTLESS = "overlapping", "textless"
 MODES = (OVERLAPPING, TEXTLESS)
+
+
+class Recording(Protocol):
+    """What is encoded: its samples as blocks (float32, 16 kHz, full scale ±1), afresh at each call."""
+
+    def __call__(self) -> Iterator[Float32]:
+        """Its blocks, from the beginning."""
+        ...
+
+
+def takes_over_normalization(features: Any) -> bool:
+    """Whether a model is to see normalised waveforms. It no longer normalises: that is of whole recordings."""
+    wanted = bool(getattr(features, "normalize", False))
+    if wanted:
+        features.normalize = False
+    return wanted
+
+
+def blocks_of(recording: Recording, normalize: bool) -> Iterator[Float32]:
+    """A recording's blocks; with `normalize`, of mean 0 and variance 1 over all of it (as fairseq: ε of 1e-5)."""
+    if not normalize:
+        return recording()
+    count, total, squares = 0, 0.0, 0.0
+    for block in recording():
+        wide = block.astype(np.float64)
+        count, total, squares = count + len(wide), total + float(wide.sum()), squares + float(wide @ wide)
+    mean = total / max(1, count)
+    middle, scale = np.float32(mean), np.float32(1 / np.sqrt(squares / max(1, count) - mean * mean + 1e-5))
+    return ((block - middle) * scale for block in recording())
 
 
 class Piece(NamedTuple):

@@ -196,22 +196,24 @@ def test_features_that_are_no_numbers_are_an_error_of_the_item(monkeypatch, prom
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """The folder of models with a small HuBERT `tiny` in it, imported from fairseq's format."""
+    """The folder of models with a small HuBERT `tiny`, and one that normalises, imported from fairseq's format."""
     from pipelines.units import importing
     from tests.units.made import fairseq_hubert
 
     where = tmp_path_factory.mktemp("encoder")
     fairseq_hubert(where / "tiny.pt", layers=3)
+    fairseq_hubert(where / "normal.pt", layers=3, normalize=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOXARRAY_MODELS", str(where / "models"))
-        importing.main(["hubert", str(where / "tiny.pt"), "--name", "tiny"])
+        for name in ("tiny", "normal"):
+            importing.main(["hubert", str(where / f"{name}.pt"), "--name", name])
     return where / "models"
 
 
-def hubert_of(encoder, layer):
+def hubert_of(encoder, layer, name="tiny"):
     from pipelines.units.hubert import Hubert
 
-    return Hubert.load(models.describe(str(encoder / "tiny"), "hubert"), layer)
+    return Hubert.load(models.describe(str(encoder / name), "hubert"), layer)
 
 
 def test_features_of_an_encoder(monkeypatch, prompts, encoder):
@@ -226,6 +228,38 @@ def test_features_of_an_encoder(monkeypatch, prompts, encoder):
     assert np.array_equal(features(result), expected[chosen])
     with pytest.raises(UsageError, match="not the one that this run began with"):
         sampler(monkeypatch, **{**asked, "dense_digest": "0" * 64})
+
+
+class Seen:
+    """A codebook that keeps what it is asked."""
+
+    size = 2
+
+    def __init__(self):
+        self.features = []
+
+    def assign(self, features):
+        self.features.append(features)
+        return torch.zeros(len(features), dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", ["tiny", "normal"])
+def test_what_is_fitted_on_is_what_encode_computes(monkeypatch, prompts, encoder, tmp_path, name):
+    """Pieces of 10 s, of a recording that becomes louder: one normalised by itself would differ."""
+    from pipelines.units.encoder import UnitEncoder
+
+    speech = np.resize(np.concatenate([corpus.read_wave(path) for path in prompts]), 25 * 16_000)
+    louder = (speech * np.linspace(0.05, 1, len(speech))).astype(np.int16)
+    path = corpus.write_wave(tmp_path / "long.wav", louder)
+    seen = Seen()
+    coder = UnitEncoder(hubert_of(encoder, 2, name), seen, torch.device("cpu"), chunk_s=10.0)
+    coder.encode([louder.astype(np.float32) / 32768])
+    assert len(seen.features) > 1
+    monkeypatch.setattr(sampling, "CHUNK_S", 10.0)
+    info = models.describe(str(encoder / name), "hubert")
+    made = sampler(monkeypatch, dense_model=str(info.folder), dense_digest=info.digest, layer=2)
+    (result,) = made.process([item(path, 25.0)])
+    assert np.array_equal(features(result), torch.cat(seen.features).numpy())
 
 
 def test_a_codebook_of_an_encoders_layer(world, prompts, encoder):
