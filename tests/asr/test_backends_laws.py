@@ -111,13 +111,22 @@ def test_trained_models_know_their_prompts(kind, pieces):
 
 
 def test_trained_words_are_where_they_are_said(pieces):
-    """Speech moved by a second in silence moves its words by a second."""
+    """Speech that comes later by some silence has its words later by as much.
+
+    The tiny model was never shown silence: it says the first word there, and of most prompts something else.
+    """
     one = recogniser("wav2vec2")
-    place = max(range(12), key=lambda each: len(pieces[each]))
-    moved = np.concatenate([np.zeros(16000, np.float32), pieces[place]])
-    (here,), (there,) = one.transcribe([pieces[place]], words=True), one.transcribe([moved], words=True)
-    if here.text == there.text:  # the tiny model was never shown silence
-        assert np.allclose([word.start + 1 for word in here.words], [word.start for word in there.words], atol=0.06)
+    compared = 0
+    for later in (0.25, 0.5, 1.0):
+        silence = np.zeros(round(later * 16000), np.float32)
+        here = one.transcribe(pieces[:12], words=True)
+        there = one.transcribe([np.concatenate([silence, piece]) for piece in pieces[:12]], words=True)
+        for before, after in zip(here, there):
+            if before.text == after.text:
+                moved = [word.start - later for word in after.words[1:]]
+                assert np.allclose([word.start for word in before.words[1:]], moved, atol=0.06)
+                compared += len(moved)
+    assert compared, "of no prompt is the text the same after silence: this compared nothing"
 
 
 @pytest.mark.parametrize("kind", ["ctc", "rnnt", "tdt", "hybrid", "aed"])
@@ -192,9 +201,11 @@ def test_whisper_says_the_same_by_its_own_generate(pieces):
     ours = recogniser("whisper").transcribe(pieces[:4])
     for piece, each in zip(pieces[:4], ours):
         features = processor(piece, sampling_rate=16000, return_tensors="pt").input_features
-        ids = model.generate(features, task="transcribe", max_new_tokens=12)
+        ids = model.generate(features, task="transcribe", max_new_tokens=60)  # more than we allow a short piece
         theirs = processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
-        assert theirs[:4] == each.text[:4]
+        ours_whole = each.text.rstrip("\ufffd")  # where a text is ended, its last character may be half a one
+        assert len(ours_whole) > 8
+        assert theirs.startswith(ours_whole) if each.flagged else theirs == each.text
 
 
 def test_settings(pieces):
@@ -205,6 +216,9 @@ def test_settings(pieces):
     for kind, settings, said in [
         ("ctc", {"decoder": "rnnt"}, "only ctc"),
         ("whisper", {"language": "klingon"}, "does not know the language"),
+        ("ctc", {"language": "de"}, "--language de means nothing"),
+        ("wav2vec2", {"language": "de"}, "--language de means nothing"),
+        ("aed", {"decoder": "ctc"}, "--decoder ctc means nothing"),
     ]:
         with pytest.raises(UsageError, match=said):
             recogniser(kind, **settings)
