@@ -9,7 +9,7 @@ import sys
 from array import array
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterator, Sequence
+from typing import IO, Any, Iterator, Optional, Sequence
 
 import msgspec
 
@@ -32,8 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--text",
         choices=FORMS,
-        help="gslm: PATH|3 14 15 …; textless: JSON with audio, units and durations, as its transcribe.py writes; "
-        "manifest: the manifest's rows with a field `units`",
+        help="gslm: PATH|3 14 15 … (a stretch's PATH with its start and end: x_0.250-0.750.wav); textless: JSON with "
+        "audio, units and durations, as its transcribe.py writes (a stretch's offset and duration, too); manifest: "
+        "the manifest's rows with `units`, and `durations` in frames where they are deduplicated",
     )
     parser.add_argument("--frames", action="store_true", help="one unit a frame, also where they are deduplicated")
     parser.add_argument("--output", metavar="FILE", help="write there instead of on the terminal")
@@ -98,13 +99,24 @@ def lines(folder: Path, form: str, frames: bool) -> Iterator[str]:
 
 
 def _line(item: manifest.Item, form: str, codes: Sequence[int], durations: Sequence[int]) -> str:
-    text = " ".join(map(str, codes))
+    text, frames = " ".join(map(str, codes)), " ".join(map(str, durations))
+    stretch = item.span
     if form == "gslm":
-        return f"{item.audio_filepath}|{text}"
+        return f"{item.audio_filepath if stretch is None else _named(item.audio_filepath, *stretch)}|{text}"
     if form == "textless":
-        fields = {"audio": item.audio_filepath, "units": text, "durations": " ".join(map(str, durations))}
+        place = {} if stretch is None else {"offset": stretch[0], "duration": stretch[1]}
+        fields = {"audio": item.audio_filepath, **place, "units": text, "durations": frames}
         return msgspec.json.encode(fields).decode()
-    return msgspec.json.encode({**item.fields(), "units": text}).decode()
+    fields = {name: value for name, value in item.fields().items() if name != "durations"}
+    lasting = {"durations": frames} if any(count != 1 for count in durations) else {}
+    return msgspec.json.encode({**fields, "units": text, **lasting}).decode()
+
+
+def _named(path: str, start: float, duration: Optional[float]) -> str:
+    """The name of a stretch of a recording, as the files of `sts` have it: `x_0.250-0.750.wav`."""
+    end = "end" if duration is None else f"{start + duration:.3f}"
+    where = Path(path)
+    return str(where.with_name(f"{where.stem}_{start:.3f}-{end}{where.suffix}"))
 
 
 class _Shards:

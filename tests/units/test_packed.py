@@ -133,7 +133,7 @@ ITEMS = [[5, 5, 5, 9], [3], []]
             "manifest",
             False,
             [
-                '{"audio_filepath":"/corpus/0.wav","duration":0.08,"units":"5 9"}',
+                '{"audio_filepath":"/corpus/0.wav","duration":0.08,"units":"5 9","durations":"3 1"}',
                 '{"audio_filepath":"/corpus/1.wav","duration":0.02,"units":"3"}',
                 '{"audio_filepath":"/corpus/2.wav","duration":0.0,"units":""}',
             ],
@@ -144,6 +144,35 @@ ITEMS = [[5, 5, 5, 9], [3], []]
 def test_text_forms(tmp_path, form, frames, lines, shard_units):
     write(tmp_path / "units", ITEMS, shard_units=shard_units)
     assert list(export.lines(tmp_path / "units", form, frames)) == lines
+
+
+def test_stretches_of_a_recording_are_told_apart(tmp_path):
+    write(tmp_path, [[5, 5], [7]])
+    rows = [{"audio_filepath": "/a.b/x.wav", "offset": start, "duration": 0.5} for start in (0.0, 0.25)]
+    (tmp_path / "manifest.json").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert list(export.lines(tmp_path, "gslm", frames=False)) == [
+        "/a.b/x_0.000-0.500.wav|5",
+        "/a.b/x_0.250-0.750.wav|7",
+    ]
+    told = [json.loads(line) for line in export.lines(tmp_path, "textless", frames=False)]
+    assert [(row["audio"], row["offset"], row["duration"]) for row in told] == [
+        ("/a.b/x.wav", 0.0, 0.5),
+        ("/a.b/x.wav", 0.25, 0.5),
+    ]
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_a_manifest_of_text_keeps_the_timing(tmp_path, frames):
+    from pipelines.core.manifest import parse
+    from pipelines.units.rows import UnitRows
+
+    write(tmp_path, ITEMS[:2])
+    listed = (tmp_path / "manifest.json").read_text().replace("}", ', "durations": "9"}')  # of earlier units
+    (tmp_path / "manifest.json").write_text(listed)
+    items = [parse(0, line.encode()) for line in export.lines(tmp_path, "manifest", frames)]
+    faults, units, _ = UnitRows(50, "x").read(items)
+    assert faults == [None, None]
+    assert [each.tolist() for each in units] == ITEMS[:2]
 
 
 def test_text_of_units_that_are_not_deduplicated(tmp_path):
