@@ -84,7 +84,7 @@ def _forecast(decision: Decision, run: Run, tasks: int) -> Forecast:
 
 def outputs(decision: Decision, run_plan: Plan) -> str:
     """What the run would leave, in words."""
-    if decision.pipeline.results is None:
+    if not decision.pipeline.results:
         return f"{run_plan.outputs}{'.*' if decision.pipeline.source == 'directory' else ''}"
     return ", ".join(decision.pipeline.results_of(run_plan).values())
 

@@ -146,7 +146,7 @@ class Pipeline:
     """The consumer of the merge; None: the manifest itself, with the result's fields added."""
     adds: tuple[str, ...] = field(default=())
     """Fields that the output adds to the manifest that the items come from."""
-    results: Optional[Callable[[Plan], Mapping[str, str]]] = None
+    results: Mapping[str, Callable[[Plan], str]] = field(default_factory=dict)
     """What a run leaves, by name: paths that a chain's later steps refer to as `{step.name}`. Without it, the
     manifest alone, as `{step.manifest}`."""
     merge_in_environment: bool = False
@@ -182,7 +182,7 @@ class Pipeline:
 
     def results_of(self, plan: Plan) -> Mapping[str, str]:
         """What the run of that plan leaves, by name."""
-        return self.results(plan) if self.results is not None else {"manifest": plan.manifest}
+        return {name: leaves(plan) for name, leaves in self.results.items()} or {"manifest": plan.manifest}
 
     def environment_for(self, parameters: Parameters) -> str:
         """The environment this pipeline runs in with these parameters."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Optional
 
 from pipelines.core import inflight
+from pipelines.core.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,14 @@ TRACE_SIGNAL = signal.SIGQUIT
 
 def patience_s() -> float:
     """Seconds that a worker may look hung: $VOXARRAY_STALL_S, else half an hour; 0: for ever."""
-    return float(os.environ.get(PATIENCE_VARIABLE, PATIENCE_S))
+    said = os.environ.get(PATIENCE_VARIABLE, str(PATIENCE_S))
+    try:
+        return float(said)
+    except ValueError:
+        raise UsageError(
+            f"{PATIENCE_VARIABLE} is {said!r} in this environment: it is a number of seconds, without a unit, as in "
+            f"{PATIENCE_VARIABLE}=3600 (0: a worker that hangs is never ended)."
+        ) from None
 
 
 class Watch:
@@ -70,7 +78,8 @@ class Watch:
     def _is_quiet(self) -> bool:
         """Whether items are in flight, and since the last look neither they changed nor anything was computed."""
         noted, used = inflight.noted(self._state, self._task, self._worker.pid), processor_s(self._worker.pid)
-        quiet = bool(noted.strip()) and noted == self._noted and used - self._used < _IDLE * self._every
+        # without /proc nothing is known of a process, and it is left alone
+        quiet = bool(noted.strip()) and noted == self._noted and 0 < used < self._used + _IDLE * self._every
         self._noted, self._used = noted, used
         return quiet
 

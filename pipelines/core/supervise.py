@@ -50,6 +50,8 @@ class Supervisor:
         self.warned: Optional[signal.Signals] = None
         self._worker: Optional[subprocess.Popen[bytes]] = None
         self._last_words = ""
+        # trainings wait for each other, while one of them packs the data that all read
+        self._patience = 0.0 if run.pipeline.resumes else stall.patience_s()
         self._stalled: Optional[str] = None
 
     def __call__(self) -> int:
@@ -163,9 +165,7 @@ class Supervisor:
                 os.close(mouth)
             if self.warned is not None:  # the signal came while the process was being made
                 self._worker.terminate()
-            # trainings wait for each other, while one of them packs the data that all read
-            patience = 0.0 if self.run.pipeline.resumes else stall.patience_s()
-            with stall.Watch(self._worker, self.state, self.task, patience) as watch:
+            with stall.Watch(self._worker, self.state, self.task, self._patience) as watch:
                 status = self._worker.wait()
             self._stalled = watch.stalled
             self._last_words = (words.read(1 << 16) or b"").decode("utf-8", "replace")

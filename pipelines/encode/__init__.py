@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.core.plan import Plan
 from pipelines.encode.options import add_arguments, needs, output_name, parameters, place
 from pipelines.encode.outputs import EncodeOutput
 from pipelines.units import files
@@ -20,11 +19,6 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
     return EncodeProcessor(parameters, resources)
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The manifest, which says where each item's units are, and their folder."""
-    return {"manifest": plan.manifest, "units": str(place(plan.parameters))}
-
-
 PIPELINE = Pipeline(
     name="encode",
     summary="Speech to discrete units: log-mel or HuBERT features, k-means.",
@@ -35,7 +29,7 @@ PIPELINE = Pipeline(
     parameters=parameters,
     outputs=EncodeOutput,
     adds=("units_filepath", "units_row", "num_units"),
-    results=results,
+    results={"manifest": lambda plan: plan.manifest, "units": lambda plan: str(place(plan.parameters))},
     output_name=output_name,
     is_whole=files.is_whole,
     needs=needs,

@@ -27,11 +27,6 @@ def outputs(plan: Plan) -> Output:
     return CodebookOutput(plan)
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The name of the codebook, for `--units`."""
-    return {"manifest": plan.manifest, "model": str(plan.parameters["name"])}
-
-
 PIPELINE = Pipeline(
     name="kmeans",
     summary="A codebook of units: k-means on a sample of the frames of a manifest's recordings.",
@@ -40,6 +35,6 @@ PIPELINE = Pipeline(
     add_arguments=add_arguments,
     parameters=parameters,
     outputs=outputs,
-    results=results,
+    results={"manifest": lambda plan: plan.manifest, "model": lambda plan: str(plan.parameters["name"])},
     merge_in_environment=True,
 )

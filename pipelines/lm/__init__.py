@@ -33,10 +33,9 @@ def list_items(source: Path, parameters: Parameters) -> Iterator[dict[str, Any]]
         yield {"audio_filepath": str(folder), "run": run, "manifest": str(source), "settings": settings}
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The folder of the models, of which `score` and `sample` take the best, and the leaderboard."""
-    folder = paths.home() / "output" / "checkpoints" / plan.run_id
-    return {"model": str(folder), "leaderboard": str(folder / "leaderboard.json")}
+def _models(plan: Plan) -> Path:
+    """The folder of the models, of which `score` and `sample` take the best."""
+    return paths.home() / "output" / "checkpoints" / plan.run_id
 
 
 PIPELINE = Pipeline(
@@ -49,7 +48,10 @@ PIPELINE = Pipeline(
     parameters=parameters,
     list_items=list_items,
     outputs=Leaderboard,
-    results=results,
+    results={
+        "model": lambda plan: str(_models(plan)),
+        "leaderboard": lambda plan: str(_models(plan) / "leaderboard.json"),
+    },
     is_whole=files.is_whole,
     resumes=True,
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.core.plan import Plan
 from pipelines.sample import options
 from pipelines.sample.outputs import SampleOutput
 
@@ -27,11 +26,6 @@ def list_items(source: Path, parameters: Parameters) -> Iterator[dict[str, Any]]
     return options.rows(parameters)
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The manifest of what was drawn, and its packed units."""
-    return {"manifest": str(options.listing(plan.parameters)), "units": str(options.folder(plan.parameters))}
-
-
 PIPELINE = Pipeline(
     name="sample",
     summary="Sequences of units drawn from a language model.",
@@ -43,5 +37,8 @@ PIPELINE = Pipeline(
     parameters=options.parameters,
     list_items=list_items,
     outputs=SampleOutput,
-    results=results,
+    results={
+        "manifest": lambda plan: str(options.listing(plan.parameters)),
+        "units": lambda plan: str(options.folder(plan.parameters)),
+    },
 )

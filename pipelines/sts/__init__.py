@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.core.plan import Plan
 from pipelines.sts.options import add_arguments, foresee, needs, output_name, parameters
 from pipelines.sts.outputs import StsOutput, manifest_of
 from pipelines.units import files
@@ -19,12 +18,6 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
     return StsProcessor(parameters, resources)
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The manifest of what was said again, and the folder that it lies in."""
-    path = manifest_of(plan)
-    return {"manifest": str(path), "folder": str(path.parent)}
-
-
 PIPELINE = Pipeline(
     name="sts",
     summary="Speech said again from its discrete units: a file for each recording, or row of units.",
@@ -35,7 +28,7 @@ PIPELINE = Pipeline(
     add_arguments=add_arguments,
     parameters=parameters,
     outputs=StsOutput,
-    results=results,
+    results={"manifest": lambda plan: str(manifest_of(plan)), "folder": lambda plan: str(manifest_of(plan).parent)},
     output_name=output_name,
     is_whole=files.is_whole,
     needs=needs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipelines.core.pipeline import Parameters, Pipeline, Processor, Resources
-from pipelines.core.plan import Plan
 from pipelines.vad.listing import list_items
 from pipelines.vad.options import add_arguments, parameters
 from pipelines.vad.outputs import VadOutput
@@ -19,12 +18,6 @@ def load(parameters: Parameters, resources: Resources) -> Processor:
     return VadProcessor(parameters, resources)
 
 
-def results(plan: Plan) -> dict[str, str]:
-    """The files that begin with the outputs' stem."""
-    stem = plan.outputs
-    return {"manifest": f"{stem}.json", "segments": f"{stem}_segments.json", "statistics": f"{stem}.csv"}
-
-
 PIPELINE = Pipeline(
     name="vad",
     summary="Voice activity detection: speech and silence statistics, segments and a manifest of recordings.",
@@ -35,5 +28,9 @@ PIPELINE = Pipeline(
     parameters=parameters,
     list_items=list_items,
     outputs=VadOutput,
-    results=results,
+    results={
+        "manifest": lambda plan: f"{plan.outputs}.json",
+        "segments": lambda plan: f"{plan.outputs}_segments.json",
+        "statistics": lambda plan: f"{plan.outputs}.csv",
+    },
 )

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence, Union
 
@@ -15,7 +16,7 @@ from pipelines.core import clock, logs, paths, store
 from pipelines.core.errors import DONE as ALL_DONE
 from pipelines.core.errors import UsageError
 from slurm import environments, flags, launch
-from slurm.chain import conductor, doing, following, plan, recipe, state
+from slurm.chain import beforehand, conductor, following, plan, recipe, state
 from slurm.chain.state import FORMAT, Order, State
 
 _SHARED = ("profile", "partition", "account", "qos", "constraint", "tasks", "max_parallel", "limit")
@@ -81,6 +82,8 @@ def run(source: Union[str, Path], values: Mapping[str, str], **options: Any) -> 
         if not hasattr(chosen, name) or name in ("recipe", "value", "list", "dry_run"):
             raise TypeError(f"run() takes no {name!r}; it takes {', '.join(('cluster', *_SHARED, 'wait'))}")
         setattr(chosen, name, value if value is None or isinstance(value, bool) else str(value))
+    if chosen.cluster not in flags.CLUSTERS:
+        raise UsageError(f"There is no cluster {chosen.cluster!r}: it is one of {', '.join(flags.CLUSTERS)}.")
     order = make(source, {name: str(value) for name, value in values.items()}, chosen)
     take_up(order, chosen)
     return state.read(order.id)
@@ -91,11 +94,11 @@ def make(source: Union[str, Path], values: Mapping[str, str], options: argparse.
     read = recipe.read(source)
     chosen = plan.values(read, values)
     links = plan.links(read, chosen)
-    for link in links:
-        if not link.is_tool:  # now, and not when the steps before it have taken their hours
-            doing.foresee(link)
     asked = {name: getattr(options, name) for name in _SHARED}
     shared = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
+    for link in links:
+        if not link.is_tool:  # now, and not when the steps before it have taken their hours
+            beforehand.foresee(link, shared)
     return Order(
         format=FORMAT,
         id=f"{read.name}-{plan.digest(read, links)}",
@@ -116,10 +119,12 @@ def take_up(order: Order, options: argparse.Namespace) -> int:
         launch.say(f"{order.id} is at work already, in process {busy}. {_look(order)}")
         return following.follow_here(order.id, busy) if options.wait else ALL_DONE
     if order.where == "slurm":  # now, where there is a network, and not on a compute node hours later
-        for name in doing.environments_of(order):
+        for name in beforehand.environments_of(order):
             if not environments.is_ready(name):
                 launch.say(f"Environment {name} is not there yet, or its lock has changed; making it.")
                 environments.ensure(name)
+    if not (state.folder(order.id) / "state.json").exists():  # whoever finds a chain finds how it stands
+        state.write(state.fresh(order, None))
     state.write_order(order)
     state.cancelled_path(order.id).unlink(missing_ok=True)
     store.replace(state.folder(order.id) / "recipe.toml", Path(order.recipe).read_bytes())
@@ -137,7 +142,7 @@ def take_up(order: Order, options: argparse.Namespace) -> int:
 
 def _detached(order: Order) -> int:
     """Conduct on this machine in a process of its own, which outlives the terminal."""
-    state.write(state.fresh(order, None))
+    state.write(conductor.taken_up(order, again=True))
     log = state.folder(order.id) / "chain.log"
     environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "VOXARRAY_HOME": str(paths.home())}
     command = [str(environments.python("launcher")), "-m", "slurm.chain.conductor", order.id]
@@ -145,6 +150,8 @@ def _detached(order: Order) -> int:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+    while process.poll() is None and state.read(order.id).pid is None:  # until then, it would look lost
+        time.sleep(0.05)
     launch.say(
         f"The chain {order.id} goes on by itself (process {process.pid} on {socket.gethostname()}; its log is {log}). "
         f"{_look(order)}"

@@ -15,14 +15,15 @@ import shlex
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Optional, Sequence
 
 from pipelines.core import lock, logs
 from pipelines.core.errors import DONE as ALL_DONE
-from pipelines.core.errors import SOME_FAILED, ClusterNotFit, VoxarrayError
+from pipelines.core.errors import SOME_FAILED, ClusterNotFit, StorageError, VoxarrayError
 from pipelines.core.run import Run
-from slurm import cluster, environments, job, request, submit
-from slurm.chain import doing, state
+from slurm import cluster, control, environments, job, request, submit
+from slurm.chain import doing, following, state
 from slurm.chain.plan import Link
 from slurm.chain.state import DONE, RUNNING, WAITING, Order, Standing, State
 from slurm.request import Request
@@ -41,26 +42,39 @@ def advance(chain: str, conducting: bool, again: bool = False, patient: bool = F
     folder = state.folder(chain)
     with lock.held(folder / "chain.lock", _WAIT_S, f"The chain {chain}"):
         order = state.read_order(chain)
-        whole = _taken_up(order, again)
+        whole = taken_up(order, again)
         if order.where != "slurm":
-            whole.pid, whole.host = os.getpid(), socket.gethostname()
+            whole.pid, whole.host, whole.began = os.getpid(), socket.gethostname(), following.began(os.getpid())
         state.write(whole)
-        for link in order.links:
-            standing = whole.links[link.name]
-            if state.cancelled_path(chain).exists():
-                log.info("%s was cancelled.", chain)
-                break
-            if standing.state in (RUNNING, WAITING) and _is_free(whole, link):
-                _say(order, link)
-                doing.do(order, whole, link, conducting, patient)
-                if standing.state == RUNNING:
-                    _conducted(order, standing)
-                state.write(whole)
-                log.info("%s: %s%s", link.name, standing.state, f" ({standing.message})" if standing.message else "")
+        try:
+            _advance(order, whole, conducting, patient)
+        finally:
+            if whole.pid is not None:
+                whole.pid = None
+                with suppress(StorageError):
+                    state.write(whole)
         return whole
 
 
-def _taken_up(order: Order, again: bool) -> State:
+def _advance(order: Order, whole: State, conducting: bool, patient: bool) -> None:
+    for link in order.links:
+        standing = whole.links[link.name]
+        if state.cancelled_path(order.id).exists():
+            log.info("%s was cancelled.", order.id)
+            return
+        if standing.state in (RUNNING, WAITING) and _is_free(whole, link):
+            _say(order, link)
+            doing.do(order, whole, link, conducting, patient)
+            if standing.state == RUNNING and state.cancelled_path(order.id).exists():
+                control.cancelled(Run.open(standing.run or ""))  # `cancel` came too early to know of it
+            elif standing.state == RUNNING:
+                _conducted(order, standing)
+            state.write(whole)
+            log.info("%s: %s%s", link.name, standing.state, f" ({standing.message})" if standing.message else "")
+
+
+def taken_up(order: Order, again: bool) -> State:
+    """The state to go on from. `again`: as a user's command does, which looks at all anew."""
     before: Optional[State] = None
     try:
         before = state.read(order.id)

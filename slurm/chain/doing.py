@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
-import io
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Mapping, NamedTuple, Optional, Sequence
 
 import msgspec
 
 from pipelines.core import clock, merge, paths, registry, store
 from pipelines.core import errors as core
-from pipelines.core.errors import ClusterNotFit, IncompleteRunError, StorageError, UsageError, VoxarrayError, listed
+from pipelines.core.errors import ClusterNotFit, IncompleteRunError, StorageError, VoxarrayError, listed
 from pipelines.core.merge import Receipt
 from pipelines.core.run import Run
 from slurm import flags, launch, merging, prerequisite, request, resources, sweep, vouching
-from slurm.chain import plan, state
+from slurm.chain import beforehand, plan, state
 from slurm.chain.plan import Link
 from slurm.chain.state import DONE, RUNNING, STOPPED, WAITING, Order, Standing, State
 from slurm.launch import Decision
@@ -41,54 +37,9 @@ class Given(NamedTuple):
     needed: Optional[Sequence[str]]
 
 
-@contextlib.contextmanager
-def at_home() -> Iterator[None]:
-    """Relative paths of a recipe are relative to the user's data, wherever a command or a job runs."""
-    before = Path.cwd()
-    os.chdir(paths.home())
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def words(link: Link, results: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The link's command line, references filled in. Raises KeyError(link) where one is open, UsageError."""
     return [plan.referring(word, results) for word in link.words]
-
-
-def parsed(link: Link, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a link's pipeline. UsageError where the pipeline refuses its command line."""
-    pipeline = registry.find(link.words[0])
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            description = resources.describe(registry.folders()[link.words[0]])
-            return flags.pipeline_parser(pipeline, description).parse(arguments)
-    except SystemExit:
-        raise UsageError(f"Step {link.name} has a command line that is refused. {said.getvalue().strip()}") from None
-
-
-def foresee(link: Link) -> None:
-    """Raise UsageError where a link cannot be done, whatever the links before it will leave."""
-    options = parsed(link, [*link.words[1:], *link.launch])
-    pipeline = registry.find(link.words[0])
-    if pipeline.foresee is not None and not any(plan.references(link.words[2:])):
-        with at_home():
-            try:
-                pipeline.foresee(options)
-            except UsageError as error:
-                raise UsageError(f"Step {link.name} cannot be done. {error}") from None
-
-
-def environments_of(order: Order) -> list[str]:
-    """The environments that a chain's pipelines need, each once."""
-    names: dict[str, None] = {}
-    for link in order.links:
-        if not link.is_tool:
-            description = resources.describe(registry.folders()[link.words[0]])
-            names[description.environment_for(vars(parsed(link, [*link.words[1:], *link.launch])))] = None
-    return list(names)
 
 
 def given(order: Order, link: Link, command: Sequence[str]) -> Given:
@@ -96,7 +47,7 @@ def given(order: Order, link: Link, command: Sequence[str]) -> Given:
     description = resources.describe(registry.folders()[command[0]])
     pipeline = registry.find(command[0])
     how = [*link.launch, *order.flags, f"--cluster={order.where}", "--no-wait" if order.where == "slurm" else "--wait"]
-    options = parsed(link, [*command[1:], *how])
+    options = beforehand.parsed(link, [*command[1:], *how])
     needed = pipeline.needs(options) if pipeline.needs is not None else None
     if needed is None:
         return Given(launch.decide(pipeline, description, options), None)
@@ -116,7 +67,7 @@ def do(order: Order, whole: State, link: Link, conducting: bool, patient: bool =
     standing = whole.links[link.name]
     before = (standing.state, standing.run, standing.launch)
     try:
-        with at_home():
+        with beforehand.at_home():
             command = words(link, {name: other.results for name, other in whole.links.items()})
             if link.is_tool:
                 _tool(order, whole, link, command)
@@ -139,12 +90,12 @@ def _pipeline(order: Order, whole: State, link: Link, command: Sequence[str], co
         return
     if found.needed is not None:
         launch.say(f"First: voxarray {' '.join(found.needed)}")
-        if not _take(order, link, standing, found, conducting):
+        if not _take(order, whole, link, found, conducting):
             return
         found = given(order, link, command)
         if found.needed is not None:
             raise VoxarrayError(f"`voxarray {' '.join(found.needed)}` did not come to its end.")
-    if not _take(order, link, standing, found, conducting):
+    if not _take(order, whole, link, found, conducting):
         return
     run = Run.open(standing.run or "")
     standing.results = dict(run.pipeline.results_of(run.plan))
@@ -165,11 +116,13 @@ def _at_the_same_manifest(whole: State, link: Link, decision: Decision) -> str:
     return ""
 
 
-def _take(order: Order, link: Link, standing: Standing, found: Given, conducting: bool) -> bool:
+def _take(order: Order, whole: State, link: Link, found: Given, conducting: bool) -> bool:
     """Launch what a decision lacks. Whether nothing is missing: its receipt was then verified."""
-    decision = found.decision
+    decision, standing = found.decision, whole.links[link.name]
     run = launch.existing(decision)
-    verdict = _verdict(run) if run is not None and conducting and standing.run == run.id else None
+    # Of a run that this chain waits for; what a sweep said before that was of another time.
+    waited = conducting and standing.state == RUNNING and run is not None and standing.run == run.id
+    verdict = _verdict(run) if run is not None and waited else None
     if verdict is not None and verdict.outcome in _FINAL:
         raise VoxarrayError(verdict.message)
     if run is None or verdict is None or verdict.outcome != sweep.MERGED:
@@ -180,7 +133,9 @@ def _take(order: Order, link: Link, standing: Standing, found: Given, conducting
             _note(standing, run, started.launch.number)
             return False
         if started.launch is not None:
-            standing.state, standing.run = RUNNING, run.id
+            standing.state, standing.run, standing.since = RUNNING, run.id, clock.iso()
+            standing.message = f"launch {started.launch.number}"
+            state.write(whole)
             launch.follow(decision, started)
     receipt = _receipt(run)
     failed = receipt.quarantined / max(1, receipt.items)
@@ -266,13 +221,15 @@ def _tool(order: Order, whole: State, link: Link, command: Sequence[str]) -> Non
     inputs = _inputs(whole, link, command)
     if standing.inputs != inputs or not output.exists():
         done = subprocess.run(
-            [str(paths.repository() / "voxarray"), *command], stdout=subprocess.PIPE, text=True, check=False
+            [str(paths.repository() / "voxarray"), *command], capture_output=True, text=True, check=False
         )
-        store.replace(output, done.stdout.encode())
         sys.stdout.write(done.stdout)
         sys.stdout.flush()
-        if done.returncode not in (core.DONE, core.SOME_FAILED):
-            raise VoxarrayError(f"`voxarray {' '.join(command)}` ended with status {done.returncode}; see {output}.")
+        sys.stderr.write(done.stderr)
+        if done.returncode != core.DONE:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise VoxarrayError(f"`voxarray {' '.join(command)}` ended with status {done.returncode}: {said[-1]}")
+        store.replace(output, done.stdout.encode())
     standing.inputs, standing.state, standing.message = inputs, DONE, str(output)
     standing.results = {"output": str(output)}
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Optional
 
 from pipelines.core import plan as core_plan
-from pipelines.core import registry
 from pipelines.core.errors import VoxarrayError
 from slurm import environments, launch, resources
 from slurm import explain as one
-from slurm.chain import doing, state
+from slurm.chain import beforehand, doing, state
 from slurm.chain.plan import Link
 from slurm.chain.state import Order
 
@@ -24,18 +23,19 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
         results[link.name] = {"output": str(state.output_path(order.id, link.name))}
         return [("command", f"voxarray {shlex.join(link.words)}"), *rows, ("where", "beside the chain; seconds")]
     try:
-        with doing.at_home():
-            command = doing.words(link, results)
-            rows.insert(0, ("command", f"voxarray {shlex.join(command)}"))
-            found = doing.given(order, link, command)
+        command = doing.words(link, results)
     except KeyError as open_reference:
         rows.insert(0, ("command", f"voxarray {shlex.join(link.words)}"))
         return [*rows, ("items", f"known once {open_reference.args[0]} is done"), *_asked(order, link)]
+    rows.insert(0, ("command", f"voxarray {shlex.join(command)}"))
+    try:
+        with beforehand.at_home():
+            found = doing.given(order, link, command)
     except VoxarrayError as error:
         # what is missing now may be what the steps before it will have made
         verb = "is" if len(link.after) == 1 else "are"
-        why = f"known once {' and '.join(link.after)} {verb} done" if link.after else str(error)
-        return [*rows, ("items", why), *_asked(order, link)]
+        why = f"known once {' and '.join(link.after)} {verb} done. As things stand: " if link.after else ""
+        return [*rows, ("items", f"{why}{error}"), *_asked(order, link)]
     decision = found.decision
     if found.needed is not None:
         rows.append(("first", f"voxarray {shlex.join(found.needed)}"))
@@ -72,16 +72,7 @@ def _where(order: Order, decision: launch.Decision) -> list[tuple[str, str]]:
 
 def _asked(order: Order, link: Link) -> list[tuple[str, str]]:
     """What a step asks for whose command cannot be judged yet."""
-    from slurm import flags, profile
-    from slurm.request import Request
-
-    description = resources.describe(registry.folders()[link.words[0]])
-    parser = flags.Parser(prog=f"voxarray {link.words[0]}")
-    flags.add_launch(parser, description)
-    options, _ = parser.parse_known_args([*link.launch, *order.flags])
-    chosen = profile.load(options.profile, link.words[0])
-    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
-    wanted = Request.of(resources.resolve(description, chosen.settings, chosen.name, given))
+    description, wanted = beforehand.asked(link, order.flags)
     text = f"{wanted.cpus} cores, {wanted.mem_mb:,} MB, {wanted.gpus} GPUs, {resources.clock(wanted.time)}"
     return [("a task gets", text), ("environment", description.environment)]
 

@@ -20,19 +20,22 @@ _LOST_AFTER = 3
 
 
 def conductor_here(chain: str) -> Optional[int]:
-    """The process on this machine that conducts a chain, if one lives."""
+    """The other process on this machine that conducts a chain, if one lives."""
     try:
         whole = state.read(chain)
     except VoxarrayError:
         return None
     if whole.pid is None or whole.pid == os.getpid() or whole.host != socket.gethostname():
         return None
+    return whole.pid if whole.began and began(whole.pid) == whole.began else None
+
+
+def began(pid: int) -> str:
+    """When a process of this machine began, in the kernel's ticks: its number alone may go to another. Empty: gone."""
     try:
-        command = Path(f"/proc/{whole.pid}/cmdline").read_bytes()
-    except OSError:
-        return None
-    words = command.split(b"\0")
-    return whole.pid if whole.state != DONE and (b"run" in words or b"slurm.chain.conductor" in words) else None
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def follow_here(chain: str, pid: int) -> int:

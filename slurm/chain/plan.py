@@ -133,9 +133,44 @@ def links(recipe: Recipe, chosen: Mapping[str, str]) -> list[Link]:
             after = [link.name for name in sorted(named | follows) for link in partners[name]]
             link = Link(title, pointed, [filled(word, known, where) for word in step.launch], after, step.most_failed)
             link = msgspec.structs.replace(link, after=_in_order([*after, *_rivals(link, every)], every))
+            _check_results(link, every, where)
+            _check_twins(link, [other for _, other in made[step.name]], every, where)
             made[step.name].append((choice, link))
             every.append(link)
     return every
+
+
+def _check_results(link: Link, every: Sequence[Link], where: str) -> None:
+    """Raise UsageError where a link names what no link before it leaves."""
+    for name, result in references(link.words):
+        other = next(other for other in every if other.name == name)
+        leaves = ["output"] if other.is_tool else list(registry.find(other.words[0]).results) or ["manifest"]
+        if result not in leaves:
+            there = ", ".join(leaves)
+            raise UsageError(f"{where} names {{{name}.{result}}}, and {name} leaves {there}. Mend the recipe.")
+
+
+def _check_twins(link: Link, before: Sequence[Link], every: Sequence[Link], where: str) -> None:
+    """Raise UsageError where two links of one step would do the very same."""
+    for other in before:
+        if _settled(other, every) == _settled(link, every):
+            raise UsageError(
+                f"{where}: {other.name} and {link.name} would be one and the same command, on the same files, and yet "
+                "they are to be done once for each choice. A manifest that a step extends is one file whatever the "
+                "choices, and holds what the last of them wrote. Name what differs: {step.units}/manifest.json, the "
+                "manifest beside packed units, or the choice itself, as in --field {model}."
+            )
+
+
+def _settled(link: Link, every: Sequence[Link]) -> list[str]:
+    """A link's words, manifests that links extend in one spelling."""
+
+    def one(match: re.Match[str]) -> str:
+        name, result = reference(match[1]) or ("", "")
+        other = next((other for other in every if other.name == name), None)
+        return _source(other, every) if other is not None and result == "manifest" and _extends(other) else match[0]
+
+    return [_PLACE.sub(one, word) for word in link.words]
 
 
 def _check_command(step: Step, where: str) -> None:

@@ -19,7 +19,8 @@
     each = { units = ["logmel-kmeans-50", "logmel-kmeans-100"] }           # once for each, as {units}
 
 A step refers to steps above it; a value's default may be a reference, too. One that refers to a fanned-out step
-(`each`) is fanned out with it. Steps that read or extend the same manifest never run at once, whatever `after` says.
+(`each`) is fanned out with it; the manifest that such a step extends is one file, so the next names what differs, as
+in {units.units}/manifest.json. Steps that read or extend the same manifest never run at once, whatever `after` says.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ def read(text: Union[str, Path]) -> Recipe:
     steps = table.get("step", [])
     if not isinstance(steps, list) or not steps:
         raise UsageError(f"{path} has no [[step]]; a recipe is a list of them. slurm/recipes holds examples.")
-    values = {name: _value(name, entry, path) for name, entry in table.get("values", {}).items()}
+    entries = table.get("values", {})
+    if not isinstance(entries, dict):
+        raise UsageError(f'{path}: values is a table. Write [values], and below it lines like dataset = "corpus".')
+    values = {name: _value(name, entry, path) for name, entry in entries.items()}
     recipe = Recipe(path, str(table.get("title", path.stem)), values, [_step(entry, path) for entry in steps])
     names = [step.name for step in recipe.steps]
     twice = {name for name in names if names.count(name) > 1}

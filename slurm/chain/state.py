@@ -56,13 +56,14 @@ class Standing(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """`state.json`. `host`: of the process that conducts a chain on this machine, with its `pid`."""
+    """`state.json`. `host`, `pid`, `began`: of the process that conducts a chain on this machine, while it does."""
 
     format: int
     id: str
     links: dict[str, Standing]
     pid: Optional[int] = None
     host: str = ""
+    began: str = ""
 
     @property
     def state(self) -> str:

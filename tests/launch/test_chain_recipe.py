@@ -68,13 +68,23 @@ def test_fanned_out_steps_and_those_that_follow_them(written):
         TWO.replace(
             '[[step]]\nname = "second"', 'each = { factor = ["1", "2"], voice = ["x"] }\n[[step]]\nname = "second"'
         )
-        + '[[step]]\nname = "third"\nrun = "wer {first.manifest}"\nafter = ["second"]\n'
+        + '[[step]]\nname = "third"\nrun = "wer {first.manifest} --field x{factor}"\nafter = ["second"]\n'
     )
     names = [link.name for link in links]
     one, two = "[factor=1][voice=x]", "[factor=2][voice=x]"
     assert names == [f"{step}{which}" for step in ("first", "second", "third") for which in (one, two)]
     assert links[2].words == ["scribe", f"{{first{one}.manifest}}", "1-fold"]
     assert f"second{two}" in links[5].after
+
+
+def test_choices_that_end_in_one_command_are_refused(written):
+    """Both would read what the last of the fanned-out steps wrote into the manifest they share."""
+    text = '[[step]]\nname = "units"\nrun = "encode {manifest} d{k} --units logmel-kmeans-{k}"\n'
+    text += 'each = { k = ["4", "8"] }\n'
+    with pytest.raises(UsageError, match=re.escape("lm[k=4] and lm[k=8] would be one and the same command")):
+        written(text + '[[step]]\nname = "lm"\nrun = "lm {units.manifest}"\n')
+    links = written(text + '[[step]]\nname = "lm"\nrun = "lm {units.units}/manifest.json"\n')
+    assert [link.words[1] for link in links[2:]] == [f"{{units[k={k}].units}}/manifest.json" for k in (4, 8)]
 
 
 def test_what_extends_a_manifest_is_alone_with_it(written):
@@ -138,13 +148,22 @@ def test_laws_of_the_order(tmp_path_factory, drawn):
         ("[[step]]\nname = 'a'\nrun = 'tone x'\nmost_failed = 7", "a share from 0 to 1"),
         ("[[step]]\nname = 'a'\nrun = 'tone x'\neach = {b = []}", "a table of lists"),
         ("[[step]]\nname = 'a'\nrun = 'tone x'\n[[step]]\nname = 'a'\nrun = 'tone y'", "several steps named a"),
+        (
+            "[[step]]\nname = 'a'\nrun = 'tone x'\n[[step]]\nname = 'b'\nrun = 'tone {a.units}'",
+            "a leaves manifest",
+        ),
+        (
+            "[[step]]\nname = 'a'\nrun = 'vad x'\n[[step]]\nname = 'b'\nrun = 'tone {a.segmants}'",
+            "a leaves manifest, segments, statistics",
+        ),
         ("step = []", "no [[step]]"),
+        ("values = 3\n[[step]]\nname = 'a'\nrun = 'tone x'", "values is a table"),
         ("[[step]\n", "not TOML that can be read"),
     ],
 )
 def test_faults_are_told(written, text, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        written(text, head=HEAD if text.startswith("[[") else "")
+        written(text, head=HEAD if text.startswith("[[s") else "")
 
 
 def test_values_that_are_missing_or_unknown(place):

@@ -1,0 +1,84 @@
+"""What can be known of a chain's links before anything runs: command lines, what they ask for, environments."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Iterator, Sequence
+
+from pipelines.core import paths, registry
+from pipelines.core.errors import UsageError
+from slurm import flags, profile, resources
+from slurm.chain import plan
+from slurm.chain.plan import Link
+from slurm.chain.state import Order
+from slurm.request import Request
+from slurm.resources import Description
+
+
+@contextlib.contextmanager
+def at_home() -> Iterator[None]:
+    """Relative paths of a recipe are relative to the user's data, wherever a command or a job runs."""
+    before = Path.cwd()
+    os.chdir(paths.home())
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def parsed(link: Link, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a link's pipeline. UsageError where the pipeline refuses its command line."""
+    pipeline = registry.find(link.words[0])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            description = resources.describe(registry.folders()[link.words[0]])
+            return flags.pipeline_parser(pipeline, description).parse(arguments)
+    except SystemExit:
+        raise UsageError(f"Step {link.name} has a command line that is refused. {said.getvalue().strip()}") from None
+
+
+def foresee(link: Link, shared: Sequence[str]) -> None:
+    """Raise UsageError where a link cannot be done, whatever the links before it will leave.
+
+    `shared`: launch flags of all links.
+    """
+    options = parsed(link, [*link.words[1:], *link.launch, *shared])
+    pipeline = registry.find(link.words[0])
+    with at_home():
+        try:
+            asked(link, shared)
+            if pipeline.foresee is not None and not any(plan.references(link.words[2:])):
+                pipeline.foresee(options)
+        except UsageError as error:
+            raise UsageError(f"Step {link.name} cannot be done. {error}") from None
+
+
+def asked(link: Link, shared: Sequence[str]) -> tuple[Description, Request]:
+    """What a link asks for, whatever it will find. Raises UsageError."""
+    description = resources.describe(registry.folders()[link.words[0]])
+    parser = flags.Parser(prog=f"voxarray {link.words[0]}")
+    flags.add_launch(parser, description)
+    options, _ = parser.parse_known_args([*link.launch, *shared])
+    chosen = profile.load(options.profile, link.words[0])
+    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
+    settings = resources.resolve(description, chosen.settings, chosen.name, given)
+    for name in ("limit", "tasks"):
+        value = settings[name].value if name in settings else getattr(options, name, None)
+        if value is not None:
+            resources.positive(f"--{name}", value)
+    return description, Request.of(settings)
+
+
+def environments_of(order: Order) -> list[str]:
+    """The environments that a chain's pipelines need, each once."""
+    names: dict[str, None] = {}
+    for link in order.links:
+        if not link.is_tool:
+            description = resources.describe(registry.folders()[link.words[0]])
+            names[description.environment_for(vars(parsed(link, [*link.words[1:], *link.launch])))] = None
+    return list(names)
