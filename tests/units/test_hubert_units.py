@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
+
 import numpy as np
 import pytest
 import torch
 
 from pipelines.units import encoder, importing, models
+from pipelines.units.hubert import Hubert
 from pipelines.units.packed import PackedUnits
 from tests import corpus
 from tests.units.made import codehifigan, fairseq_hubert, joblib_kmeans
@@ -39,8 +42,6 @@ def import_all(stage, name, settings):
     folder.mkdir(parents=True)
     fairseq_hubert(folder / "hubert.pt", **settings)
     assert importing.main(["hubert", str(folder / "hubert.pt"), "--name", name]) == 0
-    from pipelines.units.hubert import Hubert
-
     model = Hubert.load(models.describe(name, "hubert"), LAYER)
     speech = np.concatenate([corpus.read_wave(path) for path in corpus.speech("en", 12, longest=4.0)])
     features = model(torch.from_numpy(speech[: 12 * RATE].astype(np.float32) / 32768)[None], None)[0]
@@ -76,17 +77,19 @@ def parameters(name):
     return {**chosen, "backend": "native", "precision": "fp32", "chunking": "overlapping", "chunk_s": 100.0}
 
 
+@pytest.mark.parametrize(("padded", "near_ties"), [(False, 0.0), (True, 0.002)])
 @pytest.mark.parametrize("name", KINDS)
-def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name, monkeypatch):
+def test_batches_of_1_4_and_24_give_the_same_units(stage, waveforms, name, padded, near_ties, monkeypatch):
+    """The layout of CPUs and, with padding in what is computed, that of GPUs; there, frames near a tie may differ."""
     monkeypatch.setattr(encoder, "_PADDING", 1.0)
-    found = []
-    for batch_s in (0.0, 20.0, 24 * 5.0):
+    alone = encoder.load(parameters(name), 0.0).encode(waveforms)
+    assert len(np.unique(np.concatenate(alone))) > CLUSTERS / 2, "the units tell something"
+    monkeypatch.setattr(Hubert, "__init__", partialmethod(Hubert.__init__, padded=padded))
+    for batch_s in (20.0, 24 * 5.0):
         loaded = encoder.load(parameters(name), batch_s)
-        found.append(loaded.encode(waveforms))
-        assert len(np.unique(np.concatenate(found[-1]))) > CLUSTERS / 2, "the units tell something"
-    for alone, *batched in zip(*found):
-        for units in batched:
-            assert (units == alone).all()
+        batched = loaded.encode(waveforms)
+        assert list(map(len, batched)) == list(map(len, alone))
+        assert (np.concatenate(batched) != np.concatenate(alone)).mean() <= near_ties
     assert loaded.padding.share > 0.2, "there was padding to be seen through"
 
 
