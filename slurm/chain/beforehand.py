@@ -64,9 +64,7 @@ def asked(link: Link, shared: Sequence[str]) -> tuple[Description, Request]:
     parser = flags.Parser(prog=f"voxarray {link.words[0]}")
     flags.add_launch(parser, description)
     options, _ = parser.parse_known_args([*link.launch, *shared])
-    chosen = profile.load(options.profile, link.words[0])
-    given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
-    settings = resources.resolve(description, chosen.settings, chosen.name, given)
+    _, settings = profile.resolved(description, options)
     for name in ("limit", "tasks"):
         value = settings[name].value if name in settings else getattr(options, name, None)
         if value is not None:
