@@ -40,7 +40,8 @@ class SampleProcessor:
         trained = files.describe(path)
         on = device.choose("fp32")
         self._model, self._units = files.load(trained, on).double(), trained.description.units
-        self._rows = UnitRows(self._units.vocabulary_size, self._units.name)
+        known = self._units.codebook_digest or None
+        self._rows = UnitRows(self._units.vocabulary_size, self._units.name, codebook_digest=known)
         self._prompted, self._prompt_units = parameters["prompts"] is not None, parameters["prompt_units"]
         self._how = How(
             parameters["temperature"],

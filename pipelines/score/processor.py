@@ -6,10 +6,10 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, ContextManager, Optional, Sequence, Union
+from typing import Any, ContextManager, Sequence, Union
 
 from pipelines.core import store
-from pipelines.core.errors import ItemError, UsageError
+from pipelines.core.errors import UsageError
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters, Resources
 from pipelines.language import files
@@ -41,9 +41,9 @@ class ScoreProcessor:
         self._model, self._units = files.load(trained, on), trained.description.units
         if not on_gpu:
             self._model.double()
-        self._rows = UnitRows(self._units.vocabulary_size, self._units.name)
+        known = self._units.codebook_digest or None
+        self._rows = UnitRows(self._units.vocabulary_size, self._units.name, codebook_digest=known)
         self._prefix = f"{parameters['field']}_" if parameters["field"] else ""
-        self._known: dict[str, Optional[str]] = {}
         self.batch_items, self.batch_seconds = _ON_GPU if on_gpu else _ON_CPU
         self.concurrency = 2 if on_gpu else resources.cpus
         self._turn: ContextManager[Any] = Lock() if on_gpu else nullcontext()
@@ -51,7 +51,6 @@ class ScoreProcessor:
     def process(self, items: Sequence[Item]) -> Sequence[Union[dict[str, Any], Exception]]:
         """Each item's score, or why it has none."""
         faults, frames, _ = self._rows.read(items)
-        faults = [fault or self._foreign(item) for item, fault in zip(items, faults)]
         good = [number for number, fault in enumerate(faults) if fault is None]
         sequences = [frames[number] if self._units.raw else packed.deduplicated(frames[number])[0] for number in good]
         with self._turn:
@@ -69,20 +68,6 @@ class ScoreProcessor:
             "bits_per_unit": round(-value / tokens / math.log(2), 5),
         }
         return {self._prefix + name: figure for name, figure in figures.items()}
-
-    def _foreign(self, item: Item) -> Optional[Exception]:
-        """What is wrong with units of another codebook than the model's; None where nothing is known against them."""
-        where = item.fields().get("units_filepath")
-        if not isinstance(where, str) or where.endswith(".pt") or not self._units.codebook_digest:
-            return None
-        if where not in self._known:
-            its = packed.describe(Path(where))
-            other = its.codebook_digest and its.codebook_digest != self._units.codebook_digest
-            self._known[where] = its.name if other else None
-        name = self._known[where]
-        if name is None:
-            return None
-        return ItemError(f"Its units are of the codebook {name}, and the model knows those of {self._units.name}.")
 
     def close(self) -> None:
         """Nothing is held."""

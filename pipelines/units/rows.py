@@ -79,8 +79,8 @@ class UnitRows:
             raise ItemError(
                 f"The row's units in {where} are of the codebook {its.name} ({its.codebook_digest[:8]}), and not of "
                 f"{self._name} ({self._digest[:8]}): the row was encoded with another codebook than others, or the "
-                "codebook was made anew since, or --units names another. Encode the manifest again, or name the "
-                "codebook of these units."
+                "codebook was made anew since, or the command names another codebook or model. Encode the manifest "
+                "again, or name what knows these units."
             )
         if not isinstance(row, int) or not 0 <= row < len(packed):
             raise ItemError(f"`units_row` is {row!r}, and the packed units have rows 0 to {len(packed) - 1}.")

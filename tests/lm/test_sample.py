@@ -167,6 +167,17 @@ def test_prompts_of_a_manifest(stage):
         assert row["prompt_filepath"] == rows_of(prompts)[number // 3]["audio_filepath"]
 
 
+def test_prompts_of_another_codebook_are_refused(stage):
+    _, drawn = making.sequences(2)
+    prompts, folder = write(stage.root / "data", drawn, 12)
+    described = folder / "units.json"
+    described.write_text(described.read_text().replace("0" * 64, "1" * 64))
+    model_in(stage.root / "model")
+    status, said = stage.give("sample", stage.root / "model", "x", "--prompts", prompts, "--items", 1)
+    assert status == 1, said
+    assert "are of the codebook made (11111111), and not of made (00000000)" in said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -116,7 +116,7 @@ def test_bad_rows_are_named_and_keep_nobody(stage, made):
     description.write_text(description.read_text().replace("0" * 64, "1" * 64))
     status, said = stage.give("score", manifest, stage.root / "model")
     assert status == 1
-    assert "the model knows those of made" in said
+    assert "and not of made (00000000)" in said
 
 
 @pytest.mark.parametrize(
