@@ -64,17 +64,17 @@ class OutputWriter:
 
     def publish(self) -> OutputFile:
         """Give the private file its final name."""
-        digest = self.sha256
+        digest, backup = self.sha256, None
         with store.teaching(self.path):
             if self.path.exists():
                 present = store.sha256_of(self.path)
                 if present not in (digest, self._ours):
-                    _keep(self.path, present)
+                    backup = str(_keep(self.path, present))
                 with suppress(OSError):
                     shutil.copymode(self.path, self._private)
             os.replace(self._private, self.path)
             store.sync_folder(self.path.parent)
-        return OutputFile(str(self.path), digest, self._size, self._rows)
+        return OutputFile(str(self.path), digest, self._size, self._rows, backup)
 
     def abandon(self) -> None:
         """Remove the private file."""
@@ -94,7 +94,7 @@ def published_by(run_id: str) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in receipt["outputs"]}
 
 
-def _keep(path: Path, digest: str) -> None:
+def _keep(path: Path, digest: str) -> Path:
     """Keep a file as `<path>.bak`, or `.bak2`, … beside it; a backup is never replaced, nor made twice of the same."""
     number = 1
     while True:
@@ -106,12 +106,12 @@ def _keep(path: Path, digest: str) -> None:
                 private = store.temporary(backup)
                 shutil.copy2(path, private)
                 os.replace(private, backup)
-                return
+                return backup
             if backup.stat().st_size == path.stat().st_size and store.sha256_of(backup) == digest:
-                return
+                return backup
             number += 1
         else:
-            return
+            return backup
 
 
 class ManifestOutput:

@@ -76,6 +76,8 @@ class OutputFile(msgspec.Struct, frozen=True):
     sha256: str
     bytes: int
     rows: int
+    backup: Optional[str] = None
+    """Where what stood there before is kept; None where nothing did that had to be."""
 
 
 class Output(Protocol):
