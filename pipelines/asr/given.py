@@ -66,7 +66,7 @@ class GivenSegments:
 
 
 def _key(path: str) -> int:
-    return int(manifest.key_of(path, 0.0), 16)
+    return int(manifest.key_of(path), 16)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, Fields]]:

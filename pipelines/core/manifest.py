@@ -1,22 +1,26 @@
 """Manifests: JSONL files, one item a line, streamed.
 
 Source of the format: NVIDIA NeMo's manifests (`audio_filepath`, `duration` in seconds, optional `offset` in seconds,
-`text`, …). An item's identity is its path and offset; its line number only orders it.
+`text`, …). An item's identity is its path and, for a stretch of a recording (a row with an `offset`), where that
+begins and how long it is; its line number only orders it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Union
 
 import msgspec
+from msgspec import UNSET
 
 from pipelines.core.errors import ManifestError
 
 BOM = b"\xef\xbb\xbf"
 BLOCK = 1 << 20
 """Bytes read at a time."""
+KEYS = 2
+"""How keys are made now. Before, the duration of a stretch was not part of its key."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -46,15 +50,30 @@ class Fields(msgspec.Struct, gc=False):
 
     audio_filepath: str
     duration: Optional[float] = None
-    offset: float = 0.0
+    given_offset: Union[float, msgspec.UnsetType] = msgspec.field(default=UNSET, name="offset")
     size: Optional[int] = None
+
+    @property
+    def offset(self) -> float:
+        """Where it begins, in seconds; 0 for a whole recording."""
+        return 0.0 if self.given_offset is UNSET else self.given_offset
+
+    @property
+    def key(self) -> str:
+        """The identity of the item."""
+        if self.given_offset is UNSET:
+            return key_of(self.audio_filepath)
+        return key_of(self.audio_filepath, self.given_offset, self.duration)
 
 
 _decode = msgspec.json.Decoder(Fields).decode
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What a manifest was at one moment. `order` digests the items' keys in order; other fields do not matter."""
+    """What a manifest was at one moment. `order` digests the items' keys in order; other fields do not matter.
+
+    `keys`: how those were made, `KEYS` at that time.
+    """
 
     path: str
     size: int
@@ -63,6 +82,7 @@ class Identity(msgspec.Struct, frozen=True):
     items: int
     order: str
     audio_seconds: Optional[float]
+    keys: int = 1
 
 
 def refuse_changed(path: Path, identity: Identity, doing: str) -> None:
@@ -83,9 +103,16 @@ def changed(path: Path, doing: str) -> ManifestError:
     )
 
 
-def key_of(audio_filepath: str, offset: float) -> str:
-    """The identity of an item: 16 hex digits of BLAKE2b over path and offset; a clash is found by the scan."""
-    text = f"{audio_filepath}\0{offset:.6f}" if offset else audio_filepath
+def key_of(audio_filepath: str, offset: float = 0.0, duration: Optional[float] = None) -> str:
+    """The identity of an item: 16 hex digits of BLAKE2b over its path and place; a clash is found by the scan.
+
+    `duration` in seconds is that of a stretch, whose end it says, and None for a recording from `offset` to its end.
+    """
+    text = audio_filepath
+    if duration is not None:
+        text = f"{text}\0{offset:.6f}\0{duration:.6f}"
+    elif offset:
+        text = f"{text}\0{offset:.6f}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -100,7 +127,7 @@ def read_fields(row: bytes) -> Fields:
 def parse(index: int, row: bytes, keyed: bool = True) -> Item:
     """The item of one line (bytes without line end). Raises ValueError with the reason."""
     fields = read_fields(row)
-    key = key_of(fields.audio_filepath, fields.offset) if keyed else ""
+    key = fields.key if keyed else ""
     return Item(index, key, fields.audio_filepath, fields.duration, fields.offset, row, fields.size)
 
 

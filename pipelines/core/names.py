@@ -38,7 +38,7 @@ class Names:
             self._note(index, fields.audio_filepath, str(error))
             return
         if name is not None:
-            self._keys.add(key_of(name, 0.0), index)
+            self._keys.add(key_of(name), index)
 
     def _note(self, index: int, audio_filepath: str, reason: str) -> None:
         folder = posixpath.dirname(audio_filepath)

@@ -14,12 +14,12 @@ from pipelines.core.errors import LISTED, ManifestError, listed
 from pipelines.core.manifest import (
     BLOCK,
     BOM,
+    KEYS,
     Fields,
     Identity,
     Item,
     changed,
     items,
-    key_of,
     lines,
     read_fields,
     refuse_changed,
@@ -121,7 +121,7 @@ def scan(
 def known(path: Path, identities: Iterable[Identity]) -> Optional[Scan]:
     """The scan of a manifest that holds the bytes of one identified (and so validated) before; else None."""
     stat = _stat(path)
-    alike = {identity.sha256: identity for identity in identities if identity.size == stat.st_size}
+    alike = {each.sha256: each for each in identities if each.size == stat.st_size and each.keys == KEYS}
     identity = alike.get(sha256_of(path)) if alike else None
     if identity is None:
         return None
@@ -176,7 +176,7 @@ class _Reading:
             if fault is not None:
                 self._problems.add(number, fault)
                 continue
-            key = key_of(fields.audio_filepath, fields.offset)
+            key = fields.key
             self._names.add(self._count + len(keys), fields, row)
             self._keys.add(key, self._count + len(keys))
             keys.append(key)
@@ -197,6 +197,7 @@ class _Reading:
             self._count,
             self._order.hexdigest(),
             round(self._seconds, 6) if self._known else None,
+            KEYS,
         )
 
 
@@ -254,7 +255,7 @@ def _refuse_duplicates(path: Path, keys: KeyBuckets) -> None:
     found = {item.index: item for item in items(path) if item.index in wanted}
     told = [f"items {a + 1} and {b + 1}: {found[b].audio_filepath}" for a, b in pairs]
     raise ManifestError(
-        f"The manifest {path} names the same recording more than once (same audio_filepath and offset): "
-        f"{listed(told, keys.duplicate_count)}. A path and offset identify an item, so one result would be lost. "
+        f"The manifest {path} names the same recording or stretch more than once (same audio_filepath; for rows with "
+        f"an offset, same offset and duration too): {listed(told, keys.duplicate_count)}. One result would be lost. "
         "Remove the duplicates (`awk '!seen[$0]++'` does for lines that are the same) and give the command again."
     )

@@ -12,7 +12,6 @@ from typing import Any, Iterator, NamedTuple, Optional
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.core import manifest
 from pipelines.core.errors import LISTED, ManifestError, listed
 from pipelines.core.manifest import Item
 from pipelines.language.files import UnitsOf
@@ -163,11 +162,11 @@ def _read(source: Source, total: int) -> tuple[Ints, npt.NDArray[np.float64], Ha
 
 
 def _key(item: Item) -> int:
-    return int(manifest.key_of(item.audio_filepath, item.offset), 16)
+    return int(item.key, 16)
 
 
 def _look_up(rows: Ints, keys: Hashes, folder: Path) -> None:
-    """Find items by their path and offset in the units' own manifest, where their line names no row or other units."""
+    """Find items by their keys in the units' own manifest, where their line names no row or other units."""
     listing = folder / "manifest.json"
     if not listing.exists():
         return

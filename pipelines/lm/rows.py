@@ -12,10 +12,10 @@ from pipelines.core.manifest import Item
 
 
 def items(path: Path) -> Iterator[Item]:
-    """The items of a JSONL manifest, without keys. Raises ManifestError for a row that is none."""
+    """The items of a JSONL manifest. Raises ManifestError for a row that is none."""
     for index, row in enumerate(manifest.lines(path)):
         try:
-            item = manifest.parse(index, row, keyed=False)
+            item = manifest.parse(index, row)
         except ValueError as error:
             raise ManifestError(
                 f"Item {index + 1} of {path} cannot be read: {error}. A manifest has one JSON object a line, each "

@@ -1,4 +1,4 @@
-"""Identity: of items (path and offset), of runs (what changes results), of what produced them."""
+"""Identity: of items (path, and place of a stretch), of runs (what changes results), of what produced them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.core import provenance, registry
+from pipelines.core import manifest, merge, provenance, registry, scan
 from pipelines.core.errors import UsageError
 from pipelines.core.manifest import key_of, parse
 from pipelines.core.plan import run_id, stem_of
-from pipelines.core.run import Run
-from tests.core.world import REPOSITORY, launch, settle
+from pipelines.core.run import Run, Wish
+from tests.core.world import REPOSITORY, conserved, launch, settle
 
 texts = st.text(min_size=1, max_size=30)
 offsets = st.one_of(st.just(0.0), st.integers(1, 10**9).map(lambda n: n / 1000))
 
 
-@given(texts, offsets, texts, offsets)
-def test_two_items_are_the_same_where_path_and_offset_are(path, offset, other, shift):
-    assert (key_of(path, offset) == key_of(other, shift)) == ((path, offset) == (other, shift))
+places = st.tuples(texts, offsets, st.none() | offsets)
+
+
+@given(places, places)
+def test_two_items_are_the_same_where_path_and_place_are(one, other):
+    assert (key_of(*one) == key_of(*other)) == (one == other)
 
 
 def test_other_fields_and_their_order_do_not_change_an_item():
     bare = parse(0, b'{"audio_filepath":"/a.wav"}')
-    full = parse(7, b'{"text": "x", "offset": 0, "duration": 2, "audio_filepath": "\\u002fa.wav"}')
+    full = parse(7, b'{"text": "x", "duration": 2, "audio_filepath": "\\u002fa.wav"}')
     assert bare.key == full.key
     assert full.fields()["text"] == "x"
+    assert parse(0, b'{"audio_filepath":"/a.wav","offset":0}').key == bare.key
     assert parse(0, b'{"audio_filepath":"/a.wav","offset":0.5}').key != bare.key
 
 
-def name(manifest: str = "/data/corpus.json", pipeline: str = "tone", **parameters: object) -> str:
-    return run_id(pipeline, Path(manifest), None, parameters)
+def test_the_duration_of_a_stretch_is_part_of_it_and_that_of_a_recording_is_not():
+    form = '{"audio_filepath":"/a.wav"%s,"duration":%s}'
+    for offset in (',"offset":0', ',"offset":0.0', ',"offset":2.5'):
+        one, same, other = (parse(0, (form % (offset, duration)).encode()).key for duration in ("1", "1.0", "0.9"))
+        assert one == same != other
+    assert parse(0, (form % ("", 1)).encode()).key == parse(0, (form % ("", 0.9)).encode()).key
+
+
+def name(source: str = "/data/corpus.json", pipeline: str = "tone", **parameters: object) -> str:
+    return run_id(pipeline, Path(source), None, parameters)
 
 
 def test_the_same_command_is_the_same_run_and_a_changed_parameter_another():
@@ -67,6 +79,35 @@ def test_the_same_command_resumes_and_another_parameter_does_not_mix(world):
     other = world.run(path, factor=2.0)
     assert other.id != run.id
     assert not list(other.part_files())
+
+
+def test_a_stretch_that_is_cut_anew_is_done_anew_and_the_others_are_not(world):
+    rows = [{"audio_filepath": "/a.wav", "offset": float(start), "duration": 1.5} for start in range(3)]
+    path = world.write(rows)
+    run = world.run(path)
+    settle(run, launch(run))
+    rows[0]["duration"] = 0.9
+    world.write([*rows, {**rows[0], "duration": 3.0}])
+    record = run.new_launch(Wish(1))
+    assert [(item.offset, item.duration) for item in run.deal(record.number).items(0)] == [(0.0, 0.9), (0.0, 3.0)]
+    settle(run, record.number)
+    assert conserved(merge.merge(run)).outside == 1
+
+
+@pytest.mark.parametrize(("place", "redone"), [({}, 0), ({"offset": 0.5}, 3)])
+def test_what_was_done_under_the_keys_of_an_earlier_version_is_kept_or_redone_whole(world, place, redone):
+    def of_old(audio_filepath, offset=0.0, duration=None):
+        return key_of(audio_filepath, offset)
+
+    run = world.run(world.manifest(3, **place))
+    with mock.patch.object(manifest, "key_of", of_old), mock.patch.object(scan, "KEYS", 1):
+        settle(run, launch(run))
+    record = run.new_launch(Wish(1))
+    assert (record.items if record else 0) == redone
+    if record:
+        settle(run, record.number)
+    receipt = conserved(merge.merge(run))
+    assert (receipt.merged, receipt.outside) == (3, redone)
 
 
 def test_fresh_moves_the_earlier_run_aside_whole(world):

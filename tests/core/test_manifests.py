@@ -140,7 +140,7 @@ def test_the_same_recording_twice_is_refused_by_item_and_at_most_ten_are_listed(
 
 
 def test_segments_of_one_recording_are_different_items(world):
-    rows = [{"audio_filepath": "/a.wav", "duration": 1.0, "offset": n / 10} for n in range(200)]
+    rows = [{"audio_filepath": "/a.wav", "duration": 1.0 + n % 2, "offset": n // 2 / 10} for n in range(200)]
     identity, notes = scanned(world, "".join(json.dumps(row) + "\n" for row in rows).encode())
     assert (identity.items, notes) == (200, [])
 

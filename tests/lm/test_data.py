@@ -63,6 +63,15 @@ def test_items_are_found_by_what_they_are_where_their_row_does_not_say_where(mad
     assert [corpus.sequence(item).tolist() for item in range(3)] == SMALL[::-1]
 
 
+def test_stretches_that_begin_together_have_each_their_own_units(made):
+    path, folder = made
+    rows = [json.dumps({"audio_filepath": "/a.wav", "offset": 0.0, "duration": end}) + "\n" for end in (1, 2, 3)]
+    (folder / "manifest.json").write_text("".join(rows))
+    path.write_text("".join(reversed(rows)))
+    corpus = read(path, folder)
+    assert [corpus.sequence(item).tolist() for item in range(3)] == SMALL[::-1]
+
+
 def test_items_without_units_are_named_or_left_out(made):
     path, folder = made
     rows = rows_of(path)
