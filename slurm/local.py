@@ -23,7 +23,7 @@ from pipelines.core.errors import SOME_FAILED, VoxarrayError
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run
 from slurm import cluster, job, request, submit, sweep
-from slurm.request import Job, Request
+from slurm.request import Job, Jobs, Request
 
 log = logging.getLogger(__name__)
 
@@ -136,35 +136,39 @@ def pump(run: Run, launch: int) -> int:
         current = Pump(run, run.record(launch), wanted)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, current.stop)
-        note(run, launch, wanted)
+        note(run, launch, wanted, os.getpid())
         with cluster.outside_of_jobs():
             current()
         if current.stopping:
             request.cancel(run, launch)
-        verdict = sweep.settle(run, launch, lambda run, record, wanted: note(run, record.number, wanted))
+        verdict = sweep.settle(run, launch, lambda run, record, wanted: note(run, record.number, wanted, os.getpid()))
         log.info("%s: %s", verdict.outcome, verdict.message)
         if verdict.outcome != sweep.RESUBMITTED or verdict.next is None:
             return verdict.exit_status
         launch = verdict.next
 
 
-def note(run: Run, launch: int, wanted: Request) -> None:
-    """Record this process as the launch's pump."""
-    jobs = request.begin(run, launch, "local", wanted)
-    tasks = submit.tasks_with_items(run, launch)
-    jobs.jobs.append(Job(str(os.getpid()), 0, tasks, request.PUMP))
-    jobs.state, jobs.submitted = request.SUBMITTED, clock.iso()
+def note(run: Run, launch: int, wanted: Request, pid: int) -> None:
+    """Record a process as the launch's pump: at once, so that there is no moment at which the launch has none."""
+    jobs = Jobs(
+        cluster="local",
+        jobs=[Job(str(pid), 0, submit.tasks_with_items(run, launch), request.PUMP)],
+        state=request.SUBMITTED,
+        request=wanted,
+        name=request.job_name(run, launch),
+        host=provenance.host(),
+        submitted=clock.iso(),
+    )
     request.write(run, launch, jobs)
 
 
 def start(run: Run, record: LaunchRecord, wanted: Request) -> subprocess.Popen[bytes]:
     """Start the pump of a published launch in a session of its own."""
-    request.begin(run, record.number, "local", wanted)
     path = paths.logs(run.id, record.number) / "pump.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "VOXARRAY_HOME": str(paths.home())}
     with path.open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "slurm.local", run.id, str(record.number)],
             cwd=paths.repository(),
             env=environment,
@@ -173,6 +177,8 @@ def start(run: Run, record: LaunchRecord, wanted: Request) -> subprocess.Popen[b
             stderr=output,
             start_new_session=True,
         )
+    note(run, record.number, wanted, process.pid)  # a second command, given now, must find it
+    return process
 
 
 def end_leftovers(run: Run) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Sequence
 
 from pipelines.core import heartbeat, launches, lock, logs, merge, progress, provenance, shard, supervise
-from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, IncompleteRunError, UsageError, VoxarrayError
+from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, LockedError, UsageError, VoxarrayError
+from pipelines.core.errors import IncompleteRunError as Incomplete
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Pipeline, Resources
 from pipelines.core.run import Run, Wish
@@ -148,6 +149,12 @@ def resources(options: argparse.Namespace) -> Resources:
 def _whole_run(run: Run, options: argparse.Namespace) -> int:
     tasks = _given_tasks(options) or 1
     with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
+        busy = lock.at_work(map(run.state_folder, run.launch_numbers()))
+        if busy:
+            raise LockedError(
+                f"{run.id} is at work already: {busy}. Nothing was begun, as it would do the same items twice. Once "
+                "that has ended, the same command does what is left."
+            )
         record = run.new_launch(Wish(tasks, options.shard, cluster="process", limit=options.limit))
     if record is None:
         log.info("Every item of %s is accounted for already.", run.id)
@@ -192,6 +199,14 @@ def _join(run: Run, options: argparse.Namespace, array: ArrayTask) -> LaunchReco
     with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
         known = _launch_of(run, array.job)
         if known is None:
+            busy = lock.at_work(map(run.state_folder, run.launch_numbers()))
+            if busy:
+                log.warning(
+                    "%s is at work in another job, too: %s. What that has not published yet may be done twice, to no "
+                    "harm but the time. `scancel` one of the two where they have the same tasks.",
+                    run.id,
+                    busy,
+                )
             tasks = _number_of_tasks(run, options, array)
             run.new_launch(
                 Wish(
@@ -272,7 +287,7 @@ def _merge_if_last(run: Run, record: LaunchRecord) -> None:
         return
     try:
         receipt = merge.merge(run, if_due=True)
-    except IncompleteRunError as error:
+    except Incomplete as error:
         log.warning("%s", error)
     else:
         log.info("%s", merge.summary(receipt))

@@ -76,9 +76,14 @@ def left_behind(state: Path, task: int) -> Iterator[Crumbs]:
 
 
 def noted(state: Path, task: int, pid: int) -> bytes:
-    """What a living process on this machine has noted of its items in flight, as it stands; empty: none."""
+    """What a living process on this machine has noted of its items in flight, slot by slot; empty: none."""
     its = f"{paths.task_name(task)}.{store.ATTEMPT.rsplit('-', 2)[0]}-{pid}-*.inflight"
-    return b"".join(path.read_bytes() for path in state.glob(its))
+    return b"\n".join(_slots(b"".join(path.read_bytes() for path in state.glob(its)))).strip()
+
+
+def _slots(data: bytes) -> list[bytes]:
+    """What each slot says; behind its first line is what is left of an earlier batch."""
+    return [data[start : start + _SLOT].split(b"\n", 1)[0] for start in range(0, len(data), _SLOT)]
 
 
 def _read(path: Path) -> Crumbs:
@@ -88,8 +93,8 @@ def _read(path: Path) -> Crumbs:
         data = path.read_bytes()
     except OSError:
         data = b""
-    for start in range(0, len(data), _SLOT):
-        words = data[start : start + _SLOT].split(b"\n", 1)[0].split()
+    for slot in _slots(data):
+        words = slot.split()
         alone = alone or words[:1] == [b"alone"]
         # The last number of a slot that was cut off may lack digits; a wrong suspect costs one lonely try, no more.
         indexes += [int(word) for word in words if word.isdigit() and len(word) < 20]

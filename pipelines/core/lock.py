@@ -13,12 +13,12 @@ import logging
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from filelock import FileLock, Timeout
 
 from pipelines.core import clock, provenance, store
-from pipelines.core.errors import LockedError
+from pipelines.core.errors import LockedError, listed
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +119,16 @@ def _note_owner(path: Path) -> None:
     text = f"{provenance.host()} process {os.getpid()}{f' (job {job})' if job else ''} since {clock.iso()}"
     with suppress(OSError):
         _owner_file(path).write_text(text, encoding="utf-8")
+
+
+def at_work(folders: Iterable[Path]) -> str:
+    """Who holds locks of tasks in these folders, as they noted: attempts that live. Empty: nobody."""
+    found = []
+    for path in (path for folder in folders for path in sorted(folder.glob("task_*.lock"))):
+        with tried(path) as free:
+            if not free:
+                found.append(f"task {path.stem.rpartition('_')[2].lstrip('0') or '0'} ({owner(path)})")
+    return listed(found, len(found))
 
 
 def owner(path: Path) -> str:

@@ -79,7 +79,7 @@ class Watch:
         """Whether items are in flight, and since the last look neither they changed nor anything was computed."""
         noted, used = inflight.noted(self._state, self._task, self._worker.pid), processor_s(self._worker.pid)
         # without /proc nothing is known of a process, and it is left alone
-        quiet = bool(noted.strip()) and noted == self._noted and 0 < used < self._used + _IDLE * self._every
+        quiet = bool(noted) and noted == self._noted and 0 < used < self._used + _IDLE * self._every
         self._noted, self._used = noted, used
         return quiet
 

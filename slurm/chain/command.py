@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence, Union
 
-from pipelines.core import clock, logs, paths, store
+from pipelines.core import clock, lock, logs, paths, store
 from pipelines.core.errors import DONE as ALL_DONE
 from pipelines.core.errors import UsageError
 from slurm import environments, flags, launch
 from slurm.chain import beforehand, conductor, following, plan, recipe, state
 from slurm.chain.state import FORMAT, Order, State
 
+_BEGUN_S = 30.0
 _SHARED = ("profile", "partition", "account", "qos", "constraint", "tasks", "max_parallel", "limit")
 
 
@@ -142,7 +143,12 @@ def take_up(order: Order, options: argparse.Namespace) -> int:
 
 def _detached(order: Order) -> int:
     """Conduct on this machine in a process of its own, which outlives the terminal."""
-    state.write(conductor.taken_up(order, again=True))
+    held = state.folder(order.id) / "chain.lock"
+    with lock.tried(held) as free:
+        if not free:
+            launch.say(f"{order.id} is at work already: {lock.owner(held)}. {_look(order)}")
+            return ALL_DONE
+        state.write(conductor.taken_up(order, again=True))
     log = state.folder(order.id) / "chain.log"
     environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "VOXARRAY_HOME": str(paths.home())}
     command = [str(environments.python("launcher")), "-m", "slurm.chain.conductor", order.id]
@@ -150,8 +156,9 @@ def _detached(order: Order) -> int:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
-    while process.poll() is None and state.read(order.id).pid is None:  # until then, it would look lost
-        time.sleep(0.05)
+    until = time.monotonic() + _BEGUN_S
+    while process.poll() is None and state.read(order.id).pid is None and time.monotonic() < until:
+        time.sleep(0.05)  # until then, it would look lost
     launch.say(
         f"The chain {order.id} goes on by itself (process {process.pid} on {socket.gethostname()}; its log is {log}). "
         f"{_look(order)}"

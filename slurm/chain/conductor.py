@@ -60,17 +60,19 @@ def _advance(order: Order, whole: State, conducting: bool, patient: bool) -> Non
     for link in order.links:
         standing = whole.links[link.name]
         if state.cancelled_path(order.id).exists():
-            log.info("%s was cancelled.", order.id)
-            return
+            break
         if standing.state in (RUNNING, WAITING) and _is_free(whole, link):
             _say(order, link)
             doing.do(order, whole, link, conducting, patient)
-            if standing.state == RUNNING and state.cancelled_path(order.id).exists():
-                control.cancelled(Run.open(standing.run or ""))  # `cancel` came too early to know of it
-            elif standing.state == RUNNING:
+            if standing.state == RUNNING and not state.cancelled_path(order.id).exists():
                 _conducted(order, standing)
             state.write(whole)
             log.info("%s: %s%s", link.name, standing.state, f" ({standing.message})" if standing.message else "")
+    if state.cancelled_path(order.id).exists():
+        log.info("%s was cancelled.", order.id)
+        for standing in whole.links.values():
+            if standing.state == RUNNING and standing.run:  # `cancel` may have come too early to know of it
+                control.cancelled(Run.open(standing.run))
 
 
 def taken_up(order: Order, again: bool) -> State:

@@ -64,6 +64,16 @@ def test_quiet_looks_must_follow_each_other(world: World, monkeypatch: pytest.Mo
         assert [watch._is_quiet() for _ in range(2)] == [False, True]
 
 
+def test_a_worker_without_items_in_flight_is_not_watched(world: World) -> None:
+    """Such as one that publishes a part to a file server that is slow."""
+    crumb = inflight.Breadcrumb(world.root, 3, slots=2)
+    assert inflight.noted(world.root, 3, os.getpid()) == b""
+    crumb.enter(1, [17, 18, 19], alone=False)
+    assert inflight.noted(world.root, 3, os.getpid()) == b"17 18 19"
+    crumb.leave(1)
+    assert inflight.noted(world.root, 3, os.getpid()) == b""
+
+
 def test_processor_time_of_a_family() -> None:
     """Children count while they live, and once they were waited for."""
     spin = "import time\nwhile time.process_time() < .5: pass\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.core import lock
 from pipelines.core.errors import UsageError
 from slurm import chain as chains
 from slurm import cli, launch
@@ -157,3 +158,14 @@ def test_what_a_tool_says_when_it_fails_is_told(toys, capsys):
     assert third.state == state.STOPPED
     assert "nowhere" in third.message, third.message
     assert not Path(state.output_path(the_chain().id, "third")).exists()
+
+
+def test_a_chain_that_another_machine_conducts_is_left_to_it(toys, capsys):
+    """Its process cannot be seen from here, and its lock can."""
+    toys.manifest(1)
+    assert cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local"]) == 0
+    before = the_chain()
+    with lock.held(state.folder(before.id) / "chain.lock", 0, "The chain"):
+        assert cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local", "--no-wait"]) == 0
+    assert "is at work already" in capsys.readouterr().err
+    assert the_chain() == before
