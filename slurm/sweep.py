@@ -168,7 +168,8 @@ def _again(run: Run, record: LaunchRecord, limit: Optional[int], why: str) -> Ve
     made = run.new_launch(wish)
     if made is None:
         return Verdict(record.number, GAVE_UP, why, clock.iso())
-    message = f"{made.items:,} items are missing; launch {made.number} does them (round {made.sweep_round})."
+    changed = merge.changed_since(record, made.manifest)
+    message = f"{changed}{made.items:,} items are missing; launch {made.number} does them (round {made.sweep_round})."
     return Verdict(record.number, RESUBMITTED, message, clock.iso(), next=made.number)
 
 

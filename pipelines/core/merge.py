@@ -15,7 +15,7 @@ from typing import Optional
 
 import msgspec
 
-from pipelines.core import clock, lock, manifest, paths, store, stream
+from pipelines.core import claims, clock, lock, manifest, paths, store, stream
 from pipelines.core.errors import LISTED, IncompleteRunError, VoxarrayError, listed
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.manifest import Identity
@@ -47,7 +47,7 @@ class Receipt(msgspec.Struct, frozen=True):
     outputs: list[OutputFile]
     signatures: list[Cause]
     notes: list[str] = []
-    """What else the output had to say."""
+    """What else the output had to say, and whose files the merge replaced."""
 
 
 def receipt_path(run: Run) -> Path:
@@ -76,14 +76,17 @@ def merge(run: Run, partial: bool = False, if_due: bool = False, wait_s: float =
 def _is_current(run: Run, receipt: Receipt) -> bool:
     """Whether manifest and parts are those of the receipt, as sizes and times tell, and its outputs are there.
 
-    Outputs may have changed: the next pipeline adds its fields to a manifest that this one wrote.
+    Outputs may have changed: the next pipeline adds its fields to a manifest that this one wrote. But another run of
+    this pipeline may have published files of the same names; what stands there then are its results.
     """
     stat = run.manifest.stat()
+    files = [file.path for file in receipt.outputs]
     return (
         not receipt.partial
         and (stat.st_size, stat.st_mtime_ns) == (receipt.manifest.size, receipt.manifest.mtime_ns)
         and receipt.parts == sum(1 for _ in run.part_files())
-        and all(Path(file.path).exists() for file in receipt.outputs)
+        and all(Path(file).exists() for file in files)
+        and not claims.taken(run, files)
     )
 
 
@@ -103,7 +106,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
         except BaseException:
             output.abandon()
             raise
-        notes = list(getattr(output, "notes", ()))
+        notes = [*getattr(output, "notes", ()), *claims.replaced(run, files)]
         receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files, notes)
         store.write_json(receipt_path(run), receipt)
         _tidy(run, files)
@@ -170,21 +173,21 @@ def _receipt(  # noqa: PLR0917 - what it is made of
     )
 
 
-def _changed(run: Run, identity: Identity) -> str:
-    """Name a change of the manifest since the last launch; empty if there was none."""
-    last = run.records()[-1:]
-    if not last or last[0].manifest.order == identity.order:
+def changed_since(record: LaunchRecord, identity: Identity) -> str:
+    """Name a change of the manifest since a launch; empty if there was none."""
+    if record.manifest.order == identity.order:
         return ""
     return (
-        f"The manifest changed since launch {last[0].number} was dealt ({last[0].manifest.items:,} items then, "
+        f"The manifest changed since launch {record.number} was dealt ({record.manifest.items:,} items then, "
         f"{identity.items:,} now). "
     )
 
 
 def _incomplete(run: Run, identity: Identity, tally: Tally) -> IncompleteRunError:
+    changed = "".join(changed_since(record, identity) for record in run.records()[-1:])
     return IncompleteRunError(
         f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
-        f"{listed(tally.missing_examples, tally.missing)}. {_changed(run, identity)}"
+        f"{listed(tally.missing_examples, tally.missing)}. {changed}"
         f"{how_to_redo(run)} A merge of what there is: `./voxarray merge {run.id} --partial`."
     )
 

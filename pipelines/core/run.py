@@ -53,10 +53,10 @@ class Run:
         """The run of this command: the one that exists, or a new one. `fresh` moves an existing one aside."""
         name = plan.run_id(pipeline.name, source, stem, parameters)
         folder = paths.run_folder(name)
-        if fresh:
-            _set_aside(folder)
-        if not store.is_published(folder / "run.json"):
+        if fresh or not store.is_published(folder / "run.json"):
             draft, diff = plan.draft(pipeline, source, stem, parameters)
+            if fresh:
+                _set_aside(folder)
             if diff:
                 store.ensure(folder / "code.diff", diff)
             store.ensure(folder / "run.json", store.pretty(draft))

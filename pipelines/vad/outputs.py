@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -11,10 +12,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from pipelines.core.manifest import Item
+from pipelines.core.manifest import Item, items
 from pipelines.core.output import OutputWriter, published_by
 from pipelines.core.pipeline import ErrorInfo, OutputFile
 from pipelines.core.plan import Plan
+from pipelines.core.spool import KeyBuckets
 from pipelines.vad.columns import COLUMNS
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -34,7 +36,8 @@ class VadOutput:
 
         self._csv, self._manifest, self._segments = file(".csv"), file(".json"), file("_segments.json")
         self._rttm = file(".rttm") if plan.parameters.get("rttm") else None
-        self._source = Path(plan.source)
+        self._names = _Names(Path(plan.source))
+        self._listing = Path(plan.manifest)
 
     @property
     def _writers(self) -> list[OutputWriter]:
@@ -46,6 +49,8 @@ class VadOutput:
         for writer in self._writers:
             writer.open()
         self._csv.write(_csv_line(["audio_filepath", "duration", *COLUMNS, "splits", "error"]), rows=0)
+        if self._rttm is not None:
+            self._names.read(self._listing)
 
     def write(self, item: Item, result: Optional[bytes], error: Optional[ErrorInfo]) -> None:
         """Take one item."""
@@ -58,25 +63,19 @@ class VadOutput:
         figures = [fields[name] for name in COLUMNS]
         self._csv.write(_csv_line([path, duration, *figures, fields.get("splits", ""), ""]))
         self._manifest.write(_encode({"audio_filepath": path, "duration": duration}) + b"\n")
-        self._write_segments(path, fields["segments"])
+        self._write_segments(item, fields["segments"])
 
-    def _write_segments(self, path: str, segments: list[tuple[float, float]]) -> None:
+    def _write_segments(self, item: Item, segments: list[tuple[float, float]]) -> None:
         lines = [
-            _encode({"audio_filepath": path, "offset": start, "duration": round(end - start, 3)})
+            _encode({"audio_filepath": item.audio_filepath, "offset": start, "duration": round(end - start, 3)})
             for start, end in segments
         ]
         if lines:
             self._segments.write(b"\n".join(lines) + b"\n", rows=len(lines))
         if self._rttm is not None and segments:
-            head, tail = f"SPEAKER {self._name(path)} 1", "<NA> <NA> speech <NA> <NA>"
+            head, tail = f"SPEAKER {self._names.of(item)} 1", "<NA> <NA> speech <NA> <NA>"
             rttm = [f"{head} {start:.3f} {end - start:.3f} {tail}\n" for start, end in segments]
             self._rttm.write("".join(rttm).encode(), rows=len(rttm))
-
-    def _name(self, path: str) -> str:
-        """The recording's name in RTTM: its path below the directory, without suffix; white space as %20."""
-        whole = Path(path)
-        short = whole.relative_to(self._source) if whole.is_relative_to(self._source) else whole
-        return _SPACE.sub(lambda space: quote(space[0]), str(short.with_suffix("")))
 
     def publish(self) -> list[OutputFile]:
         """Give the files their names, once all of them are whole."""
@@ -88,6 +87,40 @@ class VadOutput:
         """Remove the private files."""
         for writer in self._writers:
             writer.abandon()
+
+
+class _Names:
+    """What RTTM calls recordings: the path below the directory, without suffix; white space as %20.
+
+    Where recordings differ in their suffix alone, their names have it.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._alike = bytearray()
+
+    def read(self, listing: Path) -> None:
+        """Find those that would share a name: with another's, or with what another is called with its suffix."""
+        with KeyBuckets() as keys:
+            for item in items(listing, keyed=False):
+                for name in set(self._forms(item)):
+                    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8)
+                    keys.add(digest.hexdigest(), item.index)
+                self._alike.append(0)
+            for pair in keys.duplicates(2 * len(self._alike)):
+                for index in pair:
+                    self._alike[index] = 1
+
+    def of(self, item: Item) -> str:
+        """The recording's name."""
+        whole, short = self._forms(item)
+        return _SPACE.sub(lambda space: quote(space[0]), whole if self._alike[item.index] else short)
+
+    def _forms(self, item: Item) -> tuple[str, str]:
+        """The name with suffix, and without."""
+        path = Path(item.audio_filepath)
+        whole = str(path.relative_to(self._source) if path.is_relative_to(self._source) else path)
+        return whole, whole.removesuffix(path.suffix)
 
 
 def _csv_line(values: list[Any]) -> bytes:

@@ -63,6 +63,14 @@ def test_what_is_missing_is_launched_with_the_same_request(run):
     assert (record.number, record.items, record.sweep_round, asked) == (1, 4, 1, wanted)
 
 
+def test_a_manifest_that_grew_during_a_launch_is_named_where_the_rest_is_launched(run, place):
+    launch = launched(run, done=(0, 1, 2))
+    place.manifest(14)
+    verdict = sweep.settle(run, launch, lambda *_: None)
+    assert verdict.outcome == sweep.RESUBMITTED
+    assert "The manifest changed since launch 0 was dealt (12 items then, 14 now). 2 items are" in verdict.message
+
+
 def test_rounds_come_to_an_end(run):
     launch = launched(run, done=(0,))
     seen = []

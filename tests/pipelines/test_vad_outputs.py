@@ -27,9 +27,13 @@ RESULT = {
 }
 
 
+NAMES = ('a, "b".wav', "é/c 1.wav", "bad.wav", "late.wav")
+
+
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     monkeypatch.setenv("VOXARRAY_HOME", str(tmp_path / "home"))
+    (tmp_path / "listing.jsonl").write_bytes(b"".join(item(index).row + b"\n" for index in range(len(NAMES))))
 
     def make(**parameters):
         fields = {
@@ -51,17 +55,17 @@ def plan(tmp_path, monkeypatch):
     return make
 
 
-def item(path: str, index: int = 0):
-    return parse(index, msgspec.json.encode({"audio_filepath": path}))
+def item(index: int):
+    return parse(index, msgspec.json.encode({"audio_filepath": f"/data/my corpus/{NAMES[index]}"}))
 
 
 def fill(output):
     output.open()
-    output.write(item('/data/my corpus/a, "b".wav'), msgspec.json.encode(RESULT), None)
+    output.write(item(0), msgspec.json.encode(RESULT), None)
     short = {name: value for name, value in RESULT.items() if name != "splits"} | {"duration": 1.5, "segments": []}
-    output.write(item("/data/my corpus/é/c 1.wav", 1), msgspec.json.encode(short), None)
-    output.write(item("/data/my corpus/bad.wav", 2), None, ErrorInfo("ItemError", 'It is\n"bad", really.', "s"))
-    output.write(item("/data/my corpus/late.wav", 3), None, None)
+    output.write(item(1), msgspec.json.encode(short), None)
+    output.write(item(2), None, ErrorInfo("ItemError", 'It is\n"bad", really.', "s"))
+    output.write(item(3), None, None)
 
 
 def test_files(plan, tmp_path):
