@@ -28,6 +28,8 @@ from pipelines.core.names import Names
 from pipelines.core.spool import KeyBuckets
 from pipelines.core.store import sha256_of
 
+_named = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 
 class Scan:
     """A manifest read once: its identity, harmless oddities, and the keys of its items. Close it, or use `with`."""
@@ -82,6 +84,8 @@ def check(fields: Fields, row: bytes, requires: tuple[str, ...], extra: tuple[st
         return f"duration is {fields.duration}, and must be 0 or more seconds"
     if not 0 <= fields.offset < math.inf:
         return f"offset is {fields.offset}, and must be 0 or more seconds"
+    if b"\\u" in row or not row.isascii():
+        _named(row)  # raises where a field's name is no text: the merge has to tell which fields a row has
     if extra:
         present = msgspec.json.decode(row)
         lacking = [name for name in extra if name not in present]
