@@ -58,7 +58,7 @@ def refusal(world: World, data: bytes, requires=("audio_filepath", "duration")) 
         (b'[{"audio_filepath": "/a.wav", "duration": 1}]', "JSON array"),
         (b'{"audio_filepath": "/\xff.wav", "duration": 1}', "utf-8"),
         (b'{"audio_filepath": "/a.wav", "duration": 1, "caf\xe9": 1}', "utf-8"),
-        (b'{"audio_filepath": "/a.wav", "duration": 1, "\\uD800": 1}', "utf-16 surrogate"),
+        (b'{"audio_filepath": "/a.wav", "duration": 1, "\\uD800 (half a letter)": 1}', "surrogate"),
         (b'"/a.wav"', "Expected `object`"),
         (b"null", "Expected `object`"),
         (b'{"audio_filepath": "/a.wav", "duration": 1} {"audio_filepath": "/b.wav", "duration": 1}', "JSON"),
