@@ -168,7 +168,7 @@ def segments_version(path: Path) -> str:
     """
     digest = store.sha256_of(path)
     runs = sorted(receipt.parent.name for receipt in paths.runs().glob("*/merged.json"))
-    return next((run for run in runs if published_by(run).get(str(path)) == digest), digest)
+    return next((run for run in runs if published_by(run).get(os.path.realpath(path)) == digest), digest)
 
 
 def _longest(seconds: Any) -> Any:

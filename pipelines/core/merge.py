@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -222,7 +223,7 @@ def _tidy(run: Run, files: list[OutputFile]) -> None:
     """Remove private files that dead attempts at this run, or at these outputs, left."""
     launched = chain((run.folder / "parts").glob("launch-*"), (run.folder / "state").glob("launch-*"))
     left = [path for folder in chain([run.folder], launched) for path in folder.glob(".*.tmp")]
-    for path in map(Path, (file.path for file in files)):
+    for path in (Path(os.path.realpath(file.path)) for file in files):
         left += path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
     for path in left:
         with suppress(OSError):

@@ -20,13 +20,14 @@ from pipelines.core.pipeline import ErrorInfo, OutputFile
 class OutputWriter:
     """One output file: written under a private name, hashed as it is written, published whole.
 
-    What stands at `path` is kept as `<path>.bak` when its SHA-256 is not in `ours`: it was not made by this run.
+    Where `path` is a symbolic link, that stays, and the file that it leads to is meant. What stands there is kept
+    beside it as `.bak` when its SHA-256 is not in `ours`: it was not made by this run.
     """
 
     def __init__(self, path: Path, ours: Mapping[str, str]) -> None:
-        self.path = path
-        self._ours = ours.get(str(path))
-        self._private = store.temporary(path)
+        self._named, self.path = str(path), Path(os.path.realpath(path))
+        self._ours = ours.get(str(self.path))
+        self._private = store.temporary(self.path)
         self._digest = hashlib.sha256()
         self._size = 0
         self._rows = 0
@@ -74,7 +75,7 @@ class OutputWriter:
                     shutil.copymode(self.path, self._private)
             os.replace(self._private, self.path)
             store.sync_folder(self.path.parent)
-        return OutputFile(str(self.path), digest, self._size, self._rows, backup)
+        return OutputFile(self._named, digest, self._size, self._rows, backup)
 
     def abandon(self) -> None:
         """Remove the private file."""
@@ -86,12 +87,15 @@ class OutputWriter:
 
 
 def published_by(run_id: str) -> dict[str, str]:
-    """Path → SHA-256 of the files that a run's last merge published: those it may replace without keeping a backup."""
+    """Path → SHA-256 of the files that a run's last merge published: those it may replace without keeping a backup.
+
+    Paths are those of the files themselves, whatever links lead to them.
+    """
     try:
         receipt = msgspec.json.decode((paths.run_folder(run_id) / "merged.json").read_bytes())
     except (OSError, msgspec.MsgspecError):
         return {}
-    return {file["path"]: file["sha256"] for file in receipt["outputs"]}
+    return {os.path.realpath(file["path"]): file["sha256"] for file in receipt["outputs"]}
 
 
 def _keep(path: Path, digest: str) -> Path:

@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 
 from pipelines.core import merge
+from pipelines.core.output import published_by
 from pipelines.core.run import Wish
-from tests.core.world import conserved, decoded, settle, tree
+from tests.core.world import conserved, decoded, launch, settle, tree
 
 
 def merged(world, path):
@@ -59,16 +60,29 @@ def test_the_mode_of_a_manifest_survives(world):
     assert stat.S_IMODE(path.with_name("corpus.json.bak").stat().st_mode) == 0o640
 
 
-def test_the_target_of_a_linked_manifest_is_not_written(world):
+def test_a_linked_manifest_stays_a_link_and_its_file_is_merged_into_and_kept(world):
     (world.root / "shared").mkdir()
-    target = world.manifest(3)
-    target = target.rename(world.root / "shared" / "corpus.json")
+    target = world.manifest(3).rename(world.root / "shared" / "corpus.json")
     before = target.read_bytes()
     link = world.root / "mine.json"
     link.symlink_to(target)
     merged(world, link)
-    assert target.read_bytes() == before
-    assert all("tone" in row for row in decoded(link))
+    merged(world, link)
+    assert link.is_symlink()
+    assert all("tone" in row for row in decoded(target))
+    assert [path.name for path in world.root.rglob("*.bak*")] == ["corpus.json.bak"]
+    assert target.with_name("corpus.json.bak").read_bytes() == before
+
+
+def test_what_a_run_published_is_known_by_any_of_its_names(world):
+    (world.root / "folder").mkdir()
+    (world.root / "linked").symlink_to(world.root / "folder")
+    path = world.manifest(3).rename(world.root / "folder" / "corpus.json")
+    run = world.run(world.root / "linked" / "corpus.json")
+    settle(run, launch(run))
+    (file,) = merge.merge(run).outputs
+    assert file.path == str(run.manifest)
+    assert published_by(run.id) == {str(path): file.sha256}
 
 
 def test_audio_and_everything_else_is_left_as_it_is(world):
