@@ -86,7 +86,8 @@ def outputs(decision: Decision, run_plan: Plan) -> str:
     """What the run would leave, in words."""
     if not decision.pipeline.results:
         return f"{run_plan.outputs}{'.*' if decision.pipeline.source == 'directory' else ''}"
-    return ", ".join(decision.pipeline.results_of(run_plan).values())
+    left = decision.pipeline.results_of(run_plan).values()
+    return ", ".join(each for each in left if each != run_plan.source or decision.pipeline.extends)
 
 
 def _what(decision: Decision, run_plan: Plan, run: Optional[Run]) -> list[tuple[str, str]]:

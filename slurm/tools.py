@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import Sequence
 
 from pipelines.core import paths
@@ -34,8 +35,11 @@ def wer(arguments: Sequence[str]) -> int:
 
 
 def _run(environment: str, module: str, arguments: Sequence[str]) -> int:
-    environments.ensure(environment)
-    command = [str(environments.python(environment)), "-m", module, *arguments]
+    interpreter = sys.executable  # --help needs no environment
+    if not any(argument in ("-h", "--help") for argument in arguments):
+        environments.ensure(environment)
+        interpreter = str(environments.python(environment))
+    command = [interpreter, "-m", module, *arguments]
     variables = {**os.environ, "PYTHONPATH": str(paths.repository()), "VOXARRAY_HOME": str(paths.home())}
     try:
         return subprocess.run(command, env=variables, check=False).returncode

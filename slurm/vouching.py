@@ -27,10 +27,11 @@ def publishers(path: Path, besides: Run) -> Iterator[tuple[Run, Receipt]]:
 
 
 def is_vouched_for(path: Path, besides: Run) -> bool:
-    """Whether one of them left it with the size that it has."""
+    """Whether one of them that extends it, and did not write another in its place, left it with the size it has."""
     size = path.stat().st_size
     return any(
         output.path == str(path) and output.bytes == size
-        for _, receipt in publishers(path, besides)
+        for other, receipt in publishers(path, besides)
+        if other.manifest.resolve() == path.resolve()
         for output in receipt.outputs
     )

@@ -245,8 +245,8 @@ def assign(items: Iterable[Item], states: bytearray, sharding: Sharding, wish: W
 def _warn_of_skew(record: LaunchRecord, say: Callable[[str], None]) -> None:
     if record.imbalance > WARN_IMBALANCE and record.sharding == ROUND_ROBIN and record.items > record.tasks:
         say(
-            f"The longest of {record.tasks} tasks has {record.imbalance:.2f} times the mean's seconds of audio, so "
-            "the run takes that much longer than it could. `--shard balanced` deals by duration instead."
+            f"The longest of {record.tasks} tasks has {record.imbalance:.2f} times the mean's share of the work, so "
+            "the run takes that much longer than it could. `--shard balanced` deals by duration, where that is known."
         )
 
 

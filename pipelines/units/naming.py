@@ -150,12 +150,10 @@ def verify_source(where: Path, kind: str, manifest: Path, parameters: Mapping[st
     claimed = _claimed_top(where, kind)
     if claimed is None or claimed == parameters["root"]:
         return
-    with suppress(ItemError):  # the scan of the manifest tells
-        if parameters["root"] is None and any(
-            top(item, parameters) == claimed for item in items(manifest, keyed=False)
-        ):
-            return
-        raise _foreign(where, kind, claimed)
+    with suppress(ItemError):  # the scan of the manifest tells, of rows that are none, too
+        tops = {top(item, parameters) for item in items(manifest, keyed=False)}
+        if tops and (parameters["root"] is not None or claimed not in tops):
+            raise _foreign(where, kind, claimed)
 
 
 def is_claimed(where: Path, kind: str) -> bool:

@@ -32,10 +32,12 @@ def explain_link(order: Order, link: Link, results: dict[str, dict[str, str]]) -
         with beforehand.at_home():
             found = doing.given(order, link, command)
     except VoxarrayError as error:
+        if not link.after:
+            raise
         # what is missing now may be what the steps before it will have made
         verb = "is" if len(link.after) == 1 else "are"
-        why = f"known once {' and '.join(link.after)} {verb} done. As things stand: " if link.after else ""
-        return [*rows, ("items", f"{why}{error}"), *_asked(order, link)]
+        why = f"known once {' and '.join(link.after)} {verb} done. As things stand: {error}"
+        return [*rows, ("items", why), *_asked(order, link)]
     decision = found.decision
     if found.needed is not None:
         rows.append(("first", f"voxarray {shlex.join(found.needed)}"))

@@ -22,6 +22,9 @@ _WAIT_S = 60.0
 def cancel(chain: str) -> int:
     """Cancel a chain; the exit status. The marker comes first: a conductor must see it whatever happens after."""
     order, whole = state.read_order(chain), state.read(chain)
+    if whole.state == DONE:
+        print(f"The chain {chain} is done; there is nothing to cancel.")
+        return ALL_DONE
     store.publish(state.cancelled_path(chain), f"{clock.iso()}\n".encode())
     runs = {link.run: Run.open(link.run) for link in whole.links.values() if link.state == RUNNING and link.run}
     if order.where == "slurm":

@@ -110,7 +110,9 @@ def is_current(receipt: Optional[Receipt], records: list[LaunchRecord], parts: i
     if receipt is None or receipt.missing or receipt.parts != parts:
         return False
     last = next((record for record in reversed(records) if record.items), None)
-    return last is None or (receipt.manifest.order == last.manifest.order and receipt.time >= last.created)
+    # A later merge may be of fewer items, as nothing is launched where a directory only shrank.
+    merged_later = last is None or receipt.time > last.created
+    return merged_later or (receipt.manifest.order == last.manifest.order and receipt.time == last.created)
 
 
 def _relevant(run: Run, records: list[LaunchRecord]) -> list[Snapshot]:

@@ -12,8 +12,9 @@ import pytest
 
 from pipelines.core import lock
 from pipelines.core.errors import UsageError
+from pipelines.core.run import Run
 from slurm import chain as chains
-from slurm import cli, launch
+from slurm import cli, launch, vouching
 from slurm.chain import ending, following, state
 from tests.launch.place import wait_until
 from tests.launch.test_chain_local import execute, queue, slurm, the_chain, toys
@@ -169,3 +170,61 @@ def test_a_chain_that_another_machine_conducts_is_left_to_it(toys, capsys):
         assert cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local", "--no-wait"]) == 0
     assert "is at work already" in capsys.readouterr().err
     assert the_chain() == before
+
+
+LISTS = """
+[values]
+recordings = { path = true }
+[[step]]
+name = "list"
+run = "chime {recordings} {metadata}/talk"
+[[step]]
+name = "tones"
+run = "tone {metadata}/talk.json"
+"""
+
+
+def recordings(place, name, count):
+    folder = place.root / name
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{name}{number}.wav").write_bytes(b"x")
+    return folder
+
+
+def test_who_vouches_for_a_file_extends_it(toys):
+    """Not whoever wrote another in its place, of other recordings and under the same name."""
+    manifest = toys.manifest(3)
+    assert cli.main(["tone", str(manifest), "--cluster", "local"]) == 0
+    assert cli.main(["chime", str(recordings(toys, "a", 2)), str(toys.root / "out"), "--cluster", "local"]) == 0
+    tone, chime = (Run.open(next(run for run in toys.runs() if run.startswith(name))) for name in ("m-", "out"))
+    receipt = json.loads((chime.folder / "merged.json").read_text())
+    receipt["outputs"] = [{**receipt["outputs"][0], "path": str(manifest), "bytes": manifest.stat().st_size}]
+    (chime.folder / "merged.json").write_text(json.dumps(receipt))
+    assert not vouching.is_vouched_for(manifest, tone)
+    assert cli.main(["scribe", str(manifest), "pages", "--cluster", "local"]) == 0
+    assert vouching.is_vouched_for(manifest, tone)
+
+
+def test_a_chain_that_is_done_is_not_cancelled(toys, capsys):
+    toys.manifest(1)
+    assert cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local"]) == 0
+    assert cli.main(["cancel", the_chain().id]) == 0
+    assert "nothing to cancel" in capsys.readouterr().out
+    assert not state.cancelled_path(the_chain().id).exists()
+
+
+def test_a_dry_run_of_what_cannot_begin_is_an_error(toys, capsys):
+    (toys.root / "lists.toml").write_text(LISTS)
+    assert cli.main(["run", "lists.toml", "recordings=/nowhere", "--cluster", "local", "--dry-run"]) == 2
+    assert "/nowhere does not exist" in capsys.readouterr().err
+
+
+def test_a_directory_that_shrank_is_merged(toys):
+    folder = recordings(toys, "a", 4)
+    command = ["chime", str(folder), str(toys.root / "out"), "--cluster", "local"]
+    assert cli.main(command) == 0
+    (folder / "a0.wav").unlink()
+    assert cli.main(command) == 0
+    shown = json.loads(toys.run("status", toys.runs()[0], "--json")[1])
+    assert (shown["state"], shown["items"]) == ("merged", 3)

@@ -113,3 +113,11 @@ def test_operands_and_flags_in_any_order(place):
     for words in (["d", "s", "--tasks", "4"], ["d", "--tasks", "4", "s"], ["--tasks", "4", "d", "s"]):
         options = parser.parse(words)
         assert (options.source, options.stem, options.tasks) == ("d", "s", "4")
+
+
+@pytest.mark.parametrize("command", ["wer", "parity", "import-checkpoint"])
+def test_help_makes_no_environment(place, command):
+    status, out, error = place.run(command, "--help", VOXARRAY_ENVS=str(place.root / "none"))
+    assert status == 0, error
+    assert "usage: voxarray" in out
+    assert not (place.root / "none").exists()
