@@ -7,6 +7,7 @@ the number of parts that overlap, not with rows.
 from __future__ import annotations
 
 import glob
+import hashlib
 import logging
 import os
 from contextlib import suppress
@@ -69,9 +70,18 @@ def merge(run: Run, partial: bool = False, if_due: bool = False, wait_s: float =
 
     `if_due`: return the last receipt where nothing has changed since (many tasks may end at once).
     """
-    with lock.held(run.folder / "merge.lock", wait_s, f"The merge of {run.id}"):
+    path, what = _lock_of(run)
+    with lock.held(path, wait_s, what):
         last = last_receipt(run) if if_due else None
         return last if last is not None and _is_current(run, last) else _merge(run, partial)
+
+
+def _lock_of(run: Run) -> tuple[Path, str]:
+    """The lock of a merge, and what it is on: a manifest that several runs may add to, else the run alone."""
+    if not run.pipeline.extends:
+        return run.folder / "merge.lock", f"The merge of {run.id}"
+    place = hashlib.sha256(os.fsencode(os.path.realpath(run.manifest))).hexdigest()[:16]
+    return paths.home() / "output" / "locks" / f"{place}.lock", f"The merge into {run.manifest}"
 
 
 def _is_current(run: Run, receipt: Receipt) -> bool:

@@ -12,7 +12,7 @@ from typing import IO, Callable, Mapping, Optional, Sequence
 
 import msgspec
 
-from pipelines.core import paths, store
+from pipelines.core import manifest, paths, store
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import ErrorInfo, OutputFile
 
@@ -63,8 +63,8 @@ class OutputWriter:
         """Of what was written so far."""
         return self._digest.hexdigest()
 
-    def publish(self) -> OutputFile:
-        """Give the private file its final name."""
+    def publish(self, check: Callable[[], None] = lambda: None) -> OutputFile:
+        """Give the private file its final name. `check` comes last, and may raise for what is not to be replaced."""
         digest, backup = self.sha256, None
         with store.teaching(self.path):
             if self.path.exists():
@@ -73,6 +73,7 @@ class OutputWriter:
                     backup = str(_keep(self.path, present))
                 with suppress(OSError):
                     shutil.copymode(self.path, self._private)
+            check()
             os.replace(self._private, self.path)
             store.sync_folder(self.path.parent)
         return OutputFile(self._named, digest, self._size, self._rows, backup)
@@ -119,10 +120,14 @@ def _keep(path: Path, digest: str) -> Path:
 
 
 class ManifestOutput:
-    """The manifest itself, every row with the fields of its result added; items without result keep their row."""
+    """The manifest itself, every row with the fields of its result added; items without result keep their row.
+
+    What others write into it meanwhile is never replaced.
+    """
 
     def __init__(self, path: Path, ours: Mapping[str, str]) -> None:
         self._writer = OutputWriter(path, ours)
+        self._found = _state(path)
 
     def open(self) -> None:
         """Open the private file."""
@@ -141,13 +146,26 @@ class ManifestOutput:
         self._writer.write(b"\n".join(merged), len(rows))
 
     def publish(self) -> list[OutputFile]:
-        """Replace the manifest; the user's own version is kept as a backup."""
+        """Replace the manifest; the user's own version is kept as a backup. ManifestError where it has changed."""
         self._writer.finish()
-        return [self._writer.publish()]
+        return [self._writer.publish(self._refuse_changed)]
+
+    def _refuse_changed(self) -> None:
+        if _state(self._writer.path) != self._found:
+            raise manifest.changed(self._writer.path, "merged")
 
     def abandon(self) -> None:
         """Remove the private file."""
         self._writer.abandon()
+
+
+def _state(path: Path) -> Optional[tuple[int, int, int]]:
+    """What tells a file's states from each other; None: it is not there."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def with_fields(row: bytes, result: bytes) -> bytes:

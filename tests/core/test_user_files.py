@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 
-from pipelines.core import merge
+from pipelines.core import merge, store
+from pipelines.core.errors import ManifestError
 from pipelines.core.output import published_by
 from pipelines.core.run import Wish
 from tests.core.world import conserved, decoded, launch, settle, tree
@@ -50,6 +51,26 @@ def test_a_backup_of_the_users_own_is_never_replaced(world):
     merged(world, path)
     assert path.with_name("corpus.json.bak").read_bytes() == b"the user's own backup"
     assert path.with_name("corpus.json.bak2").read_bytes() == first
+
+
+def test_what_another_writes_while_a_merge_publishes_is_not_replaced(world):
+    """Where locks do not hold, two pipelines may merge into one manifest at once."""
+    path = world.manifest(3)
+    run = world.run(path)
+    settle(run, launch(run))
+    hashed = store.sha256_of
+
+    def while_another_merges(file):
+        digest = hashed(file)
+        path.write_bytes(path.read_bytes().replace(b"}", b', "theirs": 1}'))
+        return digest
+
+    with mock.patch.object(store, "sha256_of", while_another_merges), pytest.raises(ManifestError, match="changed"):
+        merge.merge(run)
+    assert all("theirs" in row for row in decoded(path))
+    assert not list(world.root.rglob("*.tmp"))
+    conserved(merge.merge(run))
+    assert all("theirs" in row and "tone" in row for row in decoded(path))
 
 
 def test_the_mode_of_a_manifest_survives(world):
