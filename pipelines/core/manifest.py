@@ -99,7 +99,7 @@ def changed(path: Path, doing: str) -> ManifestError:
     """The paragraph for a manifest that somebody writes while it is being read."""
     return ManifestError(
         f"The manifest {path} changed while it was being {doing}. Something is still writing it: wait until it is "
-        "whole, and give the same command again. Nothing was published, and nothing is lost."
+        "whole, and give the same command again. It was left as it is, and nothing is lost."
     )
 
 
