@@ -40,16 +40,18 @@ def taken(run: Run, files: Iterable[str]) -> dict[str, str]:
 
     A manifest that the run extends is not among them: its fields are added to whatever stands there.
     """
-    manifest = os.path.realpath(run.manifest)
-    wanted = {path for path in files if os.path.realpath(path) != manifest}
+    wanted = {os.path.realpath(path): path for path in files}
+    wanted.pop(os.path.realpath(run.manifest), None)
+    names = {Path(path).name for path in wanted.values()}
     own = _merged(run.folder)
-    latest = dict.fromkeys(wanted, own.when if own else ("", 0))
+    latest = dict.fromkeys(wanted.values(), own.when if own else ("", 0))
     found: dict[str, str] = {}
     for file in paths.runs().glob("*/merged.json"):
         other = _merged(file.parent)
         if other is None or other.receipt.run == run.id:
             continue
-        shared = [output.path for output in other.receipt.outputs if output.path in wanted]
+        alike = [os.path.realpath(file.path) for file in other.receipt.outputs if Path(file.path).name in names]
+        shared = [wanted[path] for path in alike if path in wanted]
         if shared and _pipeline(file.parent) == run.plan.pipeline:
             for path in shared:
                 if other.when > latest[path]:

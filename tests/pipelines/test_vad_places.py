@@ -82,6 +82,16 @@ def test_what_later_pipelines_added_and_runs_elsewhere_do_not_make_a_merge_due(w
     assert manifest.read_bytes() == before
 
 
+def test_a_folder_that_is_spelled_in_two_ways_is_one(world):
+    source = corpus(world, "wav", "a.wav")
+    (world.root / "out").mkdir()
+    (world.root / "link").symlink_to(world.root / "out")
+    first, second = vad(source, world.root / "out" / "res"), vad(source, world.root / "link" / "res", 0.95)
+    done(first, [[0.0, 1.0]])
+    assert first.id in done(second, []).notes[0]
+    assert second.id in done(first, []).notes[0]
+
+
 def test_two_runs_that_extend_one_manifest_do_not_replace_each_others_files(world):
     path = world.manifest(3)
     for factor in (1.0, 2.0):
