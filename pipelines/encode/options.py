@@ -58,6 +58,8 @@ def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
     """The command that fits the codebook, where that is to be done first."""
     if options.format == PT:
         naming.verify(options)
+    else:
+        naming.dataset(options)
     return units.needs(options)
 
 

@@ -16,7 +16,7 @@ from pipelines.core.errors import VoxarrayError
 from pipelines.core.progress import Snapshot
 from pipelines.core.run import Run
 from slurm import request
-from slurm.view import account_sacct, account_work
+from slurm.view import account_sacct, account_work, standing
 from slurm.view.account_cost import Cost, cost
 from slurm.view.account_sacct import Answer, Stretch
 from slurm.view.account_work import Work
@@ -110,7 +110,7 @@ def account(run: Run) -> Account:
         run=run.id,
         pipeline=run.plan.pipeline,
         items=receipt.merged if receipt else sum(work.done for work in attempts.all),
-        audio_seconds=sum(work.audio_seconds for work in attempts.all),
+        audio_seconds=standing.once(sum(work.audio_seconds for work in attempts.all), receipt),
         launches=len(records),
         tasks=len({(stretch.launch, stretch.task) for stretch in held if stretch.task is not None}),
         attempts=len(attempts.all),

@@ -93,7 +93,7 @@ class Looker:
             done=counts.done,
             quarantined=counts.quarantined,
             exact=receipt is not None,
-            audio_seconds=audio,
+            audio_seconds=once(audio, receipt),
             audio_seconds_expected=_expected(records, counts, audio),
             speed=_speed(alive, found, audio),
             eta_s=max((eta for snap in snaps if (eta := snap.eta_s)), default=None) if alive else None,
@@ -105,14 +105,20 @@ class Looker:
         )
 
 
+def once(audio_seconds: float, receipt: Optional[Receipt]) -> float:
+    """Seconds of audio of a merged run, where parts hold items that were redone, too: never more than there is."""
+    known = receipt.manifest.audio_seconds if receipt is not None else None
+    return audio_seconds if known is None else min(audio_seconds, known)
+
+
 def is_current(receipt: Optional[Receipt], records: list[LaunchRecord], parts: int) -> bool:
     """Whether the last merge is complete and holds all that was launched and published."""
     if receipt is None or receipt.missing or receipt.parts != parts:
         return False
     last = next((record for record in reversed(records) if record.items), None)
-    # A later merge may be of fewer items, as nothing is launched where a directory only shrank.
-    merged_later = last is None or receipt.time > last.created
-    return merged_later or (receipt.manifest.order == last.manifest.order and receipt.time == last.created)
+    if last is None or receipt.time > last.created:  # of fewer items, maybe: for those that went, nothing is launched
+        return True
+    return receipt.manifest.order == last.manifest.order and receipt.time == last.created
 
 
 def _relevant(run: Run, records: list[LaunchRecord]) -> list[Snapshot]:

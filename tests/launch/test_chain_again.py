@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.core import lock
+from pipelines.core import lock, merge
 from pipelines.core.errors import UsageError
 from pipelines.core.run import Run
 from slurm import chain as chains
 from slurm import cli, launch, vouching
 from slurm.chain import ending, following, state
+from slurm.view import standing
 from tests.launch.place import wait_until
 from tests.launch.test_chain_local import execute, queue, slurm, the_chain, toys
 
@@ -204,6 +205,16 @@ def test_who_vouches_for_a_file_extends_it(toys):
     assert not vouching.is_vouched_for(manifest, tone)
     assert cli.main(["scribe", str(manifest), "pages", "--cluster", "local"]) == 0
     assert vouching.is_vouched_for(manifest, tone)
+
+
+def test_audio_that_was_redone_counts_once(toys):
+    manifest = toys.manifest(3)
+    assert cli.main(["tone", str(manifest), "--cluster", "local"]) == 0
+    run = Run.open(toys.runs()[0])
+    receipt = json.loads((run.folder / "merged.json").read_text())
+    assert standing.once(12.5, merge.last_receipt(run)) == receipt["manifest"]["audio_seconds"] == 6.0
+    assert standing.once(5.0, merge.last_receipt(run)) == 5.0
+    assert standing.once(12.5, None) == 12.5
 
 
 def test_a_chain_that_is_done_is_not_cancelled(toys, capsys):
