@@ -74,8 +74,8 @@ def main(pipeline: Pipeline, description: Description, options: argparse.Namespa
 
 def decide(pipeline: Pipeline, description: Description, options: argparse.Namespace) -> Decision:
     """Check everything that can be checked without touching the disk."""
-    source = Path(options.source).expanduser().absolute()
-    stem = Path(options.stem).expanduser().absolute() if options.stem else None
+    source = paths.absolute(options.source)
+    stem = paths.absolute(options.stem) if options.stem else None
     if not source.exists():
         kind = "directory" if pipeline.source == "directory" else "manifest"
         raise UsageError(f"The {kind} {source} does not exist on {provenance.host()}. Check the path.")

@@ -152,7 +152,7 @@ def _segments(options: argparse.Namespace) -> Optional[str]:
             f"--vad never looks for no speech, and --vad-segments {options.vad_segments} says where it is: give one "
             "of the two."
         )
-    path = Path(options.vad_segments).expanduser().absolute()
+    path = paths.absolute(options.vad_segments)
     if not path.is_file():
         raise UsageError(
             f"--vad-segments is {path}, which is no file here. `./voxarray vad DIRECTORY STEM` writes "

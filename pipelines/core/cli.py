@@ -10,10 +10,9 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import NamedTuple, Optional, Sequence
 
-from pipelines.core import heartbeat, launches, lock, logs, merge, progress, provenance, shard, supervise
+from pipelines.core import heartbeat, launches, lock, logs, merge, paths, progress, provenance, shard, supervise
 from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, LockedError, UsageError, VoxarrayError
 from pipelines.core.errors import IncompleteRunError as Incomplete
 from pipelines.core.launches import LaunchRecord
@@ -107,8 +106,8 @@ def build_parser(pipeline: Pipeline) -> argparse.ArgumentParser:
 
 def locate(pipeline: Pipeline, options: argparse.Namespace) -> Run:
     """The run that this command line names; made if it does not exist."""
-    source = Path(options.source).expanduser().absolute()
-    stem = Path(options.stem).expanduser().absolute() if options.stem else None
+    source = paths.absolute(options.source)
+    stem = paths.absolute(options.stem) if options.stem else None
     if not source.exists():
         kind = "directory" if pipeline.source == "directory" else "manifest"
         raise UsageError(

@@ -61,7 +61,7 @@ def _begins_id(plan: Plan, text: str) -> bool:
 
 def _is_path(plan: Plan, text: str) -> bool:
     """Whether `text` is the path of the run's source, manifest, outputs' stem, or one of its outputs."""
-    path = str(Path(text).expanduser().absolute())
+    path = str(paths.absolute(text))
     resolved = str(Path(path).resolve())
     named = {plan.source, plan.manifest, plan.outputs, *(plan.outputs + suffix for suffix in _SUFFIXES)}
     return path in named or resolved in named

@@ -19,6 +19,17 @@ def home() -> Path:
     return Path(value).expanduser().absolute() if value else repository()
 
 
+def absolute(name: str) -> Path:
+    """One spelling of a place that a user names, for runs are known by it: absolute, and without `..`.
+
+    Symbolic links stay as they are, unless a `..` follows one: then only the file system knows what is meant.
+    """
+    path = os.path.expanduser(name)  # noqa: PTH111 - Path's raises for a user that is not there
+    plain = os.path.abspath(path)  # noqa: PTH100 - Path's keeps `..`
+    real = os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
+
+
 def metadata() -> Path:
     """Default folder of manifests and their statistics."""
     return home() / "metadata"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from pipelines.core import paths
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Parameters
 from pipelines.units import naming
@@ -45,7 +46,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
         "deduplicate": options.deduplicate,
         **units.parameters(options),
     }
-    manifest = Path(options.source).expanduser().absolute()
+    manifest = paths.absolute(options.source)
     if options.format == PACKED:  # packed units are one manifest's; files of units may be of many
         values["manifest"] = str(manifest)
     else:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional
 
-from pipelines.core import manifest
+from pipelines.core import manifest, paths
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
 from pipelines.units import models
@@ -74,7 +74,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
         )
     if not 0 <= options.seed < 2**32:
         raise UsageError(f"--seed is {options.seed}, and must be from 0 to 2³² − 1.")
-    source = Path(options.source).expanduser().absolute()
+    source = paths.absolute(options.source)
     values: dict[str, Any] = {
         "name": options.name,
         "features": features.kind,

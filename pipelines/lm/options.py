@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Union
 
+from pipelines.core import paths
 from pipelines.core.errors import UsageError
 from pipelines.core.pipeline import Parameters
 from pipelines.lm import grid, rows, tensors
@@ -135,7 +136,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
 
     `vocabulary_size` None: to be found in the files of units.
     """
-    source = Path(options.source).expanduser().absolute()
+    source = paths.absolute(options.source)
     base = {name: getattr(options, name) for name in GRID_NAMES}
     data = {option.name: getattr(options, option.name) for option in _DATA}
     varied = grid.read(options.grid, GRID_NAMES) if options.grid is not None else {}
@@ -186,7 +187,7 @@ def verify(settings: Parameters) -> None:
 def units_folder(given: Optional[str], source: Path) -> Path:
     """The folder of units: as given, else as the manifest's rows say. Raises UsageError."""
     if given is not None:
-        folder = Path(given).expanduser().absolute()
+        folder = paths.absolute(given)
         if not folder.is_dir():
             raise UsageError(f"UNITS is {folder}, and there is no such folder. `encode` writes output/DATASET/units.")
         return folder / "units" if (folder / "units" / "units.json").exists() else folder

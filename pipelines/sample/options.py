@@ -56,7 +56,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
             f"--frames-per-unit {options.frames_per_unit} does not go with {trained.path}: the model was trained on "
             "one unit a frame, so the timing is in what it says. Leave the option out."
         )
-    prompts = Path(options.prompts).expanduser().absolute() if options.prompts else None
+    prompts = paths.absolute(options.prompts) if options.prompts else None
     if prompts is not None and not prompts.is_file():
         raise UsageError(f"--prompts is {prompts}, and there is no such manifest.")
     values: dict[str, Any] = {

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
+from pipelines.core import paths
 from pipelines.core.errors import ItemError, UsageError
 from pipelines.core.manifest import Item, items
 from pipelines.core.pipeline import Parameters
@@ -77,7 +78,7 @@ def parameters(options: argparse.Namespace) -> Parameters:
     }
     folder = naming.folder(values["dataset"])
     naming.verify_free(folder, "speech", made(values))
-    naming.verify_source(folder, "speech", Path(options.source).expanduser().absolute(), values)
+    naming.verify_source(folder, "speech", paths.absolute(options.source), values)
     return values
 
 
@@ -115,7 +116,7 @@ def _is_recording(path: Path, item: Item, parameters: Parameters) -> bool:
 
 def _of_manifest(options: argparse.Namespace) -> dict[str, Any]:
     """Which units a manifest of units holds: as --units says, else as the first packed units say."""
-    manifest = Path(options.source).expanduser().absolute()
+    manifest = paths.absolute(options.source)
     if options.units is not None:
         name = units.codebook_name(options.units, manifest)
         if name != options.units and not models.exists(name):

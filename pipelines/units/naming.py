@@ -48,7 +48,7 @@ def root(options: argparse.Namespace) -> Optional[str]:
     """The validated option. Raises UsageError."""
     if options.root is None:
         return None
-    folder = Path(options.root).expanduser().absolute()
+    folder = paths.absolute(options.root)
     if not folder.is_dir():
         raise UsageError(
             f"--root is {folder}, which is not a folder here. Name the folder that the recordings lie below."
@@ -59,7 +59,7 @@ def root(options: argparse.Namespace) -> Optional[str]:
 def verify(options: argparse.Namespace) -> None:
     """Check what can be checked before anything is fitted: the operand, --root, and the manifest's first item."""
     parameters = {"dataset": dataset(options), "root": root(options)}
-    source = Path(options.source).expanduser().absolute()
+    source = paths.absolute(options.source)
     first = next(items(source, keyed=False), None)
     try:
         if first is not None:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from pipelines.core import paths
 from pipelines.core.errors import UsageError
 from pipelines.core.plan import stem_of
 from pipelines.units import models
@@ -97,7 +98,7 @@ def codebook_name(name: str, manifest: Path) -> str:
 
 def needs(options: argparse.Namespace) -> Optional[Sequence[str]]:
     """The command that fits the codebook which these options name, where it is an embedded one that is not there."""
-    name, manifest = asked(options), Path(options.source).expanduser().absolute()
+    name, manifest = asked(options), paths.absolute(options.source)
     clusters = embedded_clusters(name)
     codebook = codebook_name(name, manifest)
     if clusters is None or models.exists(codebook):
@@ -114,7 +115,7 @@ def foresee(options: argparse.Namespace) -> None:
 
 def parameters(options: argparse.Namespace) -> dict[str, Any]:
     """The units' parameters of a run, models by name and digest. Raises UsageError where a model is missing."""
-    name, manifest = asked(options), Path(options.source).expanduser().absolute()
+    name, manifest = asked(options), paths.absolute(options.source)
     return {
         **of_units(codebook_name(name, manifest), needs(options)),
         "backend": options.backend,

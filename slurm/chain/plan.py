@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import itertools
 import re
-from pathlib import Path
 from typing import Collection, Iterator, Mapping, Optional, Sequence
 
 import msgspec
@@ -93,7 +92,7 @@ def values(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name, value in recipe.values.items():
         text = str(given.get(name, value.default))
-        found[name] = str(Path(text).expanduser().absolute()) if value.is_path else text
+        found[name] = str(paths.absolute(text)) if value.is_path else text
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.core import manifest, merge, provenance, registry, scan
+from pipelines.core import cli, manifest, merge, paths, provenance, registry, scan
 from pipelines.core.errors import UsageError
 from pipelines.core.manifest import key_of, parse
 from pipelines.core.plan import run_id, stem_of
@@ -55,6 +56,25 @@ def test_the_same_command_is_the_same_run_and_a_changed_parameter_another():
     different.append(run_id("tone", Path("/data/corpus.json"), Path("/out/corpus"), {"a": 1}))
     assert len({*different, name(a=1, b=2.0)}) == 6
     assert name().startswith("corpus-")
+
+
+def test_a_place_has_one_spelling_and_links_stay_but_where_they_matter(world):
+    place = world.root / "data" / "corpus"
+    place.mkdir(parents=True)
+    (world.root / "linked").symlink_to(place)
+    with mock.patch.object(os, "getcwd", return_value=str(place)):
+        for name in (place, f"{place}/", f"{place}/../corpus", f"{place}/.//gone/..", "../corpus", "."):
+            assert paths.absolute(str(name)) == place
+    assert paths.absolute(f"{world.root}/data/../linked/x.json") == world.root / "linked" / "x.json"
+    assert paths.absolute(f"{world.root}/linked/../x.json") == world.root / "data" / "x.json"
+
+
+def test_the_same_source_spelled_otherwise_is_the_same_run(world):
+    (world.root / "other").mkdir()
+    tone, path = registry.find("tone"), world.manifest(1)
+    parse_args = cli.build_parser(tone).parse_args
+    runs = {cli.locate(tone, parse_args([name])).id for name in (str(path), f"{world.root}/other/../{path.name}")}
+    assert len(runs) == 1
 
 
 names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=40)

@@ -87,6 +87,12 @@ def test_slurm_scripts_are_those_of_the_launch(cluster, capsys):
     assert "afterany:<arrays>" in text
 
 
+def test_a_source_and_a_stem_have_one_spelling(place, audio, capsys):
+    plain = dry(capsys, "chime", audio, place.root / "out", "--cluster", "local")
+    dotted = dry(capsys, "chime", "audio/speaker0/..", audio / ".." / "out", "--cluster", "local")
+    assert lines(dotted)["run"] == lines(plain)["run"]
+
+
 def test_no_items_fails_as_it_would(place, audio, capsys):
     empty = place.root / "empty"
     empty.mkdir()
