@@ -163,12 +163,12 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def items(path: Path, keyed: bool = True) -> Iterator[Item]:
-    """The items of a manifest that was scanned, in order; with empty keys where they are not needed."""
+    """The items of a manifest in order; with empty keys where they are not needed. Raises ManifestError."""
     for index, row in enumerate(lines(path)):
         try:
             yield parse(index, row, keyed)
         except ValueError as error:
             raise ManifestError(
-                f"Item {index + 1} of {path} can no longer be read ({error}): the file changed since it "
-                "was validated. Give the command again once it is whole."
+                f"Item {index + 1} of {path} cannot be read: {error}. If the file is being written or changed now, "
+                "give the command again once it is whole; else mend the line."
             ) from None
