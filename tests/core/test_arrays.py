@@ -220,7 +220,7 @@ def test_nothing_but_the_runs_own_files_is_touched(world):
     after = tree(world.root)
     run = world.run(path)
     changed = {name for name in after if before.get(name) != after[name]}
-    own = ("home/output/runs/" + run.id, "home/logs/" + run.id)
+    own = ("home/output/runs/" + run.id, "home/logs/" + run.id, "home/output/locks/")
     assert {name for name in changed if not name.startswith(own)} == {"corpus.json", "corpus.json.bak", "seen"}
     assert set(before) <= set(after)
     assert after["corpus.json.bak"] == original
