@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -20,13 +21,13 @@ from pipelines.core.pipeline import ErrorInfo, OutputFile
 class OutputWriter:
     """One output file: written under a private name, hashed as it is written, published whole.
 
-    Where `path` is a symbolic link, that stays, and the file that it leads to is meant. What stands there is kept
-    beside it as `.bak` when its SHA-256 is not in `ours`: it was not made by this run.
+    Where `path` is a symbolic link, a file takes its place: what it leads to may be others', too, and is not written.
+    What stands there is kept as `.bak` when its SHA-256 is not in `ours`: it was not made by this run.
     """
 
     def __init__(self, path: Path, ours: Mapping[str, str]) -> None:
-        self._named, self.path = str(path), Path(os.path.realpath(path))
-        self._ours = ours.get(str(self.path))
+        self.path = path
+        self._ours = ours.get(os.path.realpath(path))
         self._private = store.temporary(self.path)
         self._digest = hashlib.sha256()
         self._size = 0
@@ -76,7 +77,7 @@ class OutputWriter:
             check()
             os.replace(self._private, self.path)
             store.sync_folder(self.path.parent)
-        return OutputFile(self._named, digest, self._size, self._rows, backup)
+        return OutputFile(str(self.path), digest, self._size, self._rows, backup)
 
     def abandon(self) -> None:
         """Remove the private file."""
@@ -105,6 +106,8 @@ def _keep(path: Path, digest: str) -> Path:
     while True:
         backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
         try:
+            if path.is_symlink():  # a second link would be no backup
+                raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
             os.link(path, backup)
         except OSError:
             if not backup.exists():
