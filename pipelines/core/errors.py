@@ -34,6 +34,10 @@ class ManifestError(VoxarrayError):
     exit_status = USAGE
 
 
+class ManifestChangedError(ManifestError):
+    """A manifest changed while it was being read."""
+
+
 class IncompleteRunError(VoxarrayError):
     """A merge was asked of a run that still has missing items."""
 

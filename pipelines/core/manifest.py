@@ -14,7 +14,7 @@ from typing import Any, Iterator, Optional, Union
 import msgspec
 from msgspec import UNSET
 
-from pipelines.core.errors import ManifestError
+from pipelines.core.errors import ManifestChangedError, ManifestError
 
 BOM = b"\xef\xbb\xbf"
 BLOCK = 1 << 20
@@ -95,9 +95,9 @@ def refuse_changed(path: Path, identity: Identity, doing: str) -> None:
         raise changed(path, doing)
 
 
-def changed(path: Path, doing: str) -> ManifestError:
+def changed(path: Path, doing: str) -> ManifestChangedError:
     """The paragraph for a manifest that somebody writes while it is being read."""
-    return ManifestError(
+    return ManifestChangedError(
         f"The manifest {path} changed while it was being {doing}. Something is still writing it: wait until it is "
         "whole, and give the same command again. It was left as it is, and nothing is lost."
     )

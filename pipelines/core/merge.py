@@ -18,7 +18,7 @@ from typing import Optional
 import msgspec
 
 from pipelines.core import claims, clock, lock, manifest, paths, store, stream
-from pipelines.core.errors import LISTED, IncompleteRunError, VoxarrayError, listed
+from pipelines.core.errors import LISTED, IncompleteRunError, ManifestChangedError, VoxarrayError, listed
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.manifest import Identity
 from pipelines.core.output import ManifestOutput, published_by
@@ -73,7 +73,9 @@ def merge(run: Run, partial: bool = False, if_due: bool = False, wait_s: float =
     path, what = _lock_of(run)
     with lock.held(path, wait_s, what):
         last = last_receipt(run) if if_due else None
-        return last if last is not None and _is_current(run, last) else _merge(run, partial)
+        if last is not None and _is_current(run, last):
+            return last
+        return _merge(run, partial)
 
 
 def _lock_of(run: Run) -> tuple[Path, str]:
@@ -109,7 +111,12 @@ def _merge(run: Run, partial: bool) -> Receipt:
             tally = Tally(run.pardoned_before(), run.pipeline.is_whole)
             output.open()
             _consume(run, scan, tally, output)
-            manifest.refuse_changed(run.manifest, scan.identity, "merged")
+            try:
+                manifest.refuse_changed(run.manifest, scan.identity, "merged")
+            except ManifestChangedError:
+                # Where locks do not hold, a twin may have merged the same meanwhile.
+                if not getattr(output, "stands", lambda: False)():
+                    raise
             _prove(run, scan.identity, tally)
             if tally.missing and not partial:
                 raise _incomplete(run, scan.identity, tally)

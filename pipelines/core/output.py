@@ -70,7 +70,10 @@ class OutputWriter:
         with store.teaching(self.path):
             if self.path.exists():
                 present = store.sha256_of(self.path)
-                if present not in (digest, self._ours):
+                if present == digest:  # as where a twin has merged the same: there is nothing to replace
+                    self._private.unlink()
+                    return OutputFile(str(self.path), digest, self._size, self._rows)
+                if present != self._ours:
                     backup = str(_keep(self.path, present))
                 with suppress(OSError):
                     shutil.copymode(self.path, self._private)
@@ -152,6 +155,10 @@ class ManifestOutput:
         """Replace the manifest; the user's own version is kept as a backup. ManifestError where it has changed."""
         self._writer.finish()
         return [self._writer.publish(self._refuse_changed)]
+
+    def stands(self) -> bool:
+        """Whether what was written is what stands there already."""
+        return self._writer.path.exists() and store.sha256_of(self._writer.path) == self._writer.sha256
 
     def _refuse_changed(self) -> None:
         if _state(self._writer.path) != self._found:

@@ -63,6 +63,10 @@ class EncodeOutput:
             row = with_fields(item.row, added)
             self._store.add(found.units, found.durations, found.frames, row)
 
+    def stands(self) -> bool:
+        """Whether the manifest is already what it would become."""
+        return self._manifest.stands()
+
     def publish(self) -> list[OutputFile]:
         """Give the files their names: the units first, then the manifest that speaks of them."""
         files = []

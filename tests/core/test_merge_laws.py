@@ -261,6 +261,33 @@ def test_a_manifest_that_changes_while_it_is_merged_stops_the_merge(world, how):
     assert not (run.folder / "merged.json").exists()
 
 
+@pytest.mark.parametrize("when", ["while it reads", "before it publishes"])
+def test_a_twin_that_merges_the_same_meanwhile_is_no_change(world, when):
+    """Where locks do not hold, two tasks that end at once merge side by side."""
+    rows = world.rows(8)
+    path = world.write(rows)
+    wanted = b"".join(
+        json.dumps(row).encode()[:-1] + b',"tone":"x"}\n' for row in rows
+    )  # as the fields of a result are added to a row
+    run = world.run(path)
+    run.new_launch(Wish(1))
+    writer = parts.PartWriter(run.parts_folder(0), run.id, 0, 0)
+    for item in run.deal(0).items(0):
+        writer.done(item, {"tone": "x"}, 1.0)
+    writer.publish()
+    place, name = (stream, "streams") if when == "while it reads" else (merge, "_prove")
+    real = getattr(place, name)
+
+    def meanwhile(*arguments):
+        path.write_bytes(wanted)
+        return real(*arguments)
+
+    with mock.patch.object(place, name, meanwhile):
+        assert conserved(merge.merge(run)).merged == 8
+    assert path.read_bytes() == wanted
+    assert not list(path.parent.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize("sharding", ["round-robin", "balanced"])
 @pytest.mark.parametrize("how", changes)
 def test_a_manifest_that_changes_while_it_is_dealt_stops_the_launch(world, how, sharding):
