@@ -38,7 +38,7 @@ def test_node_death_requeues_elsewhere(cluster, tmp_path):
     cluster.node_kill(node)
     before = len(lines(ticks))
     time.sleep(0.4)
-    assert len(lines(ticks)) == before, "the node's processes died with it"
+    assert not [line for line in lines(ticks)[before:] if line.startswith(f"{node} ")], "they died with it"
     wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
     assert not lines(ticks)[-1].startswith(node)
     cluster.node_up(node)
@@ -52,12 +52,13 @@ def test_split_brain_leaves_the_ghost_writing(cluster, tmp_path):
     node = ghost.split()[0]
     cluster.node_kill(node, split_brain=True)
     wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
-    time.sleep(0.5)
-    recent = set(lines(ticks)[-8:])
-    assert ghost in recent and any(line.endswith(" 1") for line in recent), f"two attempts write: {recent}"
+    before = len(lines(ticks))
+    wait_until(lambda: {ghost[-1], "1"} <= {line[-1] for line in lines(ticks)[before:]}, 60, "ticks of both attempts")
+    assert ghost in lines(ticks)[before:]
     cluster.ghosts_end(node)
-    time.sleep(0.3)
-    assert ghost not in lines(ticks)[-2:]
+    before = len(lines(ticks))
+    wait_until(lambda: len(lines(ticks)) > before + 2, 60, "ticks of the second attempt")
+    assert ghost not in lines(ticks)[before:]
 
 
 def test_controller_restart_keeps_the_queue(cluster, tmp_path):

@@ -177,7 +177,7 @@ class Round:
         raise ClusterError(f"recordings that are there were given up: {self._links()}")
 
     def _wait_for_jobs(self) -> None:
-        wait_until(lambda: not self.cluster.squeue(), 240, "the queue to empty", 0.3)
+        wait_until(lambda: not self.cluster.squeue(), 600, "the queue to empty", 0.3)
 
     def runs(self) -> Dict[str, RunFiles]:
         found = {}
