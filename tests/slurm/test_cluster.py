@@ -39,7 +39,7 @@ def test_node_death_requeues_elsewhere(cluster, tmp_path):
     before = len(lines(ticks))
     time.sleep(0.4)
     assert not [line for line in lines(ticks)[before:] if line.startswith(f"{node} ")], "they died with it"
-    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
+    wait_until(lambda: lines(ticks)[-1][-1] != "0", 180, "another attempt")
     assert not lines(ticks)[-1].startswith(node)
     cluster.node_up(node)
 
@@ -51,13 +51,14 @@ def test_split_brain_leaves_the_ghost_writing(cluster, tmp_path):
     ghost = lines(ticks)[0]
     node = ghost.split()[0]
     cluster.node_kill(node, split_brain=True)
-    wait_until(lambda: lines(ticks)[-1].endswith(" 1"), 60, "the second attempt")
+    wait_until(lambda: lines(ticks)[-1][-1] != "0", 180, "another attempt")
     before = len(lines(ticks))
-    wait_until(lambda: {ghost[-1], "1"} <= {line[-1] for line in lines(ticks)[before:]}, 60, "ticks of both attempts")
-    assert ghost in lines(ticks)[before:]
+    # a node that is given up may answer once more, and get the job again before it is lost for good: a third attempt
+    wait_until(lambda: ghost in lines(ticks)[before:], 60, "ticks of the ghost")
+    wait_until(lambda: {line[-1] for line in lines(ticks)[before:]} - {"0"}, 60, "ticks of the other attempt")
     cluster.ghosts_end(node)
     before = len(lines(ticks))
-    wait_until(lambda: len(lines(ticks)) > before + 2, 60, "ticks of the second attempt")
+    wait_until(lambda: len(lines(ticks)) > before + 2, 60, "ticks of the other attempt")
     assert ghost not in lines(ticks)[before:]
 
 
