@@ -108,8 +108,8 @@ def test_split_brain_twins(scene, locks):
                 path.unlink()
         scene.cluster.node_kill("n3", split_brain=True)
         ghosts = {worker.pid for brake in (one, other) for worker in brake.held.values()}
-        wait_until(lambda: 1 in restarts(scene, plain).values(), 90, "the twin of the plain array")
-        wait_until(lambda: 1 in restarts(scene, job_of(run)).values(), 90, "the twin of the launch")
+        wait_until(lambda: any(restarts(scene, plain).values()), 90, "the twin of the plain array")
+        wait_until(lambda: any(restarts(scene, job_of(run)).values()), 90, "the twin of the launch")
         if not locks:
             wait_until(lambda: twins(scene, ghosts) >= 2, 90, "the twins to be at work beside the ghosts")
     for name in ("plain", "launched"):
