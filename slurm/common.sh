@@ -14,6 +14,7 @@ run_pipeline() {
   # The code comes from the repository, whatever lies in the folder that the job was submitted from.
   export PYTHONPATH=$repository PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
   unset PYTHONHOME
+  trap '' USR1 USR2 # which would end a Python that is still starting; it soon heeds them
   exec "$python" -m "pipelines.$name" "$@"
 }
 

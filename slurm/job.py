@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def run_task(text: str) -> None:
     """Run one task of a launch. `text`: JSON object with run, launch, task, cpus, gpus, memory_mb."""
-    from pipelines.core import logs, paths, supervise
+    from pipelines.core import logs, paths, requeue, supervise
     from pipelines.core.errors import VoxarrayError
     from pipelines.core.pipeline import Resources
 
@@ -27,7 +27,8 @@ def run_task(text: str) -> None:
     logs.to_file(paths.task_log(order["run"], order["launch"], order["task"]))
     resources = Resources(order["cpus"], order["gpus"], order["memory_mb"])
     try:
-        status = supervise.run_task(order["run"], order["launch"], order["task"], resources)
+        with requeue.heeded(f"Task {order['task']} of {order['run']}"):
+            status = supervise.run_task(order["run"], order["launch"], order["task"], resources)
     except VoxarrayError as error:
         log.error("%s (On %s, with VOXARRAY_HOME=%s.)", error, platform.node(), paths.home())  # noqa: TRY400
         status = error.exit_status
@@ -36,17 +37,24 @@ def run_task(text: str) -> None:
 
 def run_sweep(text: str) -> None:
     """Run the sweep of a launch. `text`: JSON object with run, launch."""
+    from pipelines.core import requeue
     from slurm import sweep
 
     order = json.loads(text)
-    _end(sweep.main([order["run"], "--launch", str(order["launch"])]))
+    with requeue.heeded(f"The sweep of {order['run']}"):
+        status = sweep.main([order["run"], "--launch", str(order["launch"])])
+    _end(status)
 
 
 def run_chain(text: str) -> None:
     """Take a chain on. `text`: JSON object with chain."""
+    from pipelines.core import requeue
     from slurm.chain import conductor
 
-    _end(conductor.main([json.loads(text)["chain"]]))
+    chain = json.loads(text)["chain"]
+    with requeue.heeded(f"The conductor of {chain}"):
+        status = conductor.main([chain])
+    _end(status)
 
 
 def _end(status: int) -> None:

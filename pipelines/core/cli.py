@@ -12,12 +12,13 @@ import os
 import sys
 from typing import NamedTuple, Optional, Sequence
 
-from pipelines.core import heartbeat, launches, lock, logs, merge, paths, progress, provenance, shard, supervise
+from pipelines.core import heartbeat, launches, lock, logs, merge, paths, progress, provenance, requeue, shard
 from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, LockedError, UsageError, VoxarrayError
 from pipelines.core.errors import IncompleteRunError as Incomplete
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.pipeline import Pipeline, Resources
 from pipelines.core.run import Run, Wish
+from pipelines.core.supervise import run_task
 from pipelines.core.task import TaskLoop
 
 log = logging.getLogger(__name__)
@@ -123,11 +124,12 @@ def main(pipeline: Pipeline, arguments: Optional[Sequence[str]] = None) -> int:
     options = build_parser(pipeline).parse_intermixed_args(arguments)
     logs.to_stream(sys.stderr, plain=sys.stderr.isatty())
     try:
-        array = ArrayTask.from_environment()
-        run = locate(pipeline, options)
-        if array is not None:
-            return _array_task(run, options, array)
-        return _whole_run(run, options)
+        with requeue.heeded(f"The job of {pipeline.name}"):
+            array = ArrayTask.from_environment()
+            run = locate(pipeline, options)
+            if array is not None:
+                return _array_task(run, options, array)
+            return _whole_run(run, options)
     except VoxarrayError as error:
         log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
         return error.exit_status
@@ -174,7 +176,7 @@ def _one_task(run: Run, record: LaunchRecord, task: int, options: argparse.Names
     if options.debug:
         return TaskLoop(run, record.number, task, resources(options)).work()
     with progress.Live(run, record.number):
-        return supervise.run_task(run.id, record.number, task, resources(options))
+        return run_task(run.id, record.number, task, resources(options))
 
 
 def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
@@ -184,7 +186,7 @@ def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
             f"Task {array.task} does not exist: {run.id} has {record.tasks} tasks, 0 to {record.tasks - 1}. To "
             f"deal over more, give their number as the last argument, or use --tasks."
         )
-    status = supervise.run_task(run.id, record.number, array.task, resources(options))
+    status = run_task(run.id, record.number, array.task, resources(options))
     if status == DONE and not options.no_merge:
         _merge_if_last(run, record)
     return status

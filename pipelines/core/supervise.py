@@ -10,32 +10,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Iterable, Optional
 
-from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, stall, store, suspects
+from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, requeue, stall, store, suspects
 from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
 
 log = logging.getLogger(__name__)
 
-_WARNINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-_REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that mean "your time is up". SIGTERM means it at a preemption, else "stop", as a user's SIGINT does."""
+_WARNINGS = (*requeue.TIME_IS_UP, signal.SIGTERM, signal.SIGINT)
 _LOADING_DEATHS = 2
 _SETTLED = (DONE, SOME_FAILED, USAGE, NOT_FIT, STOPPED_BY_WARNING)
-
-
-class _Warned(Exception):  # noqa: N818 - no error
-    """A warning signal came before there was a worker."""
 
 
 class Supervisor:
@@ -62,7 +54,7 @@ class Supervisor:
         except LockedError as error:
             log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
             return SOME_FAILED
-        except _Warned:
+        except requeue.Warned:
             return STOPPED_BY_WARNING
         finally:
             for number, handler in before.items():
@@ -74,7 +66,7 @@ class Supervisor:
             with suppress(OSError):
                 self._worker.send_signal(signal.SIGTERM if number != signal.SIGINT else signal.SIGINT)
         elif self._worker is None:
-            raise _Warned
+            raise requeue.Warned(self.warned)
 
     def _locked(self) -> int:
         name = paths.task_name(self.task)
@@ -198,38 +190,6 @@ def _cause(status: int) -> str:
     return f"{name}: {words[name]}" if name in words else name
 
 
-def requeue() -> bool:
-    """Put this process's own Slurm job back into the queue: `<array>_<task>`, never the array's parent."""
-    job = provenance.scheduler_job()
-    if job is None:
-        return False
-    with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode == 0:
-            return True
-        log.warning(
-            "Slurm did not requeue job %s: %s. The sweep, or the same command again, does what is left.",
-            job,
-            done.stderr.strip(),
-        )
-    return False
-
-
-def preempted() -> bool:
-    """Whether Slurm wants this job's node for another: a grace time begins with SIGTERM, as a cancellation does.
-
-    Until the grace time is over, a preempted job counts as running; a cancelled one does not.
-    """
-    job = provenance.scheduler_job()
-    if job is None:
-        return False
-    with suppress(OSError, subprocess.TimeoutExpired):
-        command = ["scontrol", "--oneliner", "show", "job", job]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
-        return " JobState=RUNNING " in said and re.search(r" PreemptTime=\d", said) is not None
-    return False
-
-
 def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None) -> int:
     """Run one task of a launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
     run = Run.open(run_id)
@@ -246,13 +206,8 @@ def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources]
     began = clock.now()
     status = supervisor()
     warned = supervisor.warned
-    late = warned in _REQUEUE or (warned == signal.SIGTERM and preempted())
-    if warned is not None and late and status == STOPPED_BY_WARNING and requeue():
-        log.info(
-            "Task %d was warned by %s and is back in the queue; what it did is published.",
-            task,
-            warned.name,
-        )
-        time.sleep(60)  # Slurm ends this process; leaving by itself would end the job before it is requeued
+    if warned is not None and status == STOPPED_BY_WARNING:
+        done = f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
+        requeue.put_back(warned, done)
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
     return status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.core import heartbeat, merge, parts
+from pipelines.core import heartbeat, lock, merge, parts
 from pipelines.core.pipeline import Resources
 from pipelines.core.task import TaskLoop
 from tests.core.world import World, conserved, launch, slurm_task
@@ -139,6 +139,20 @@ def test_on_the_schedulers_warning_a_task_requeues_itself_and_waits_to_be_ended(
     assert process.returncode == -signal.SIGTERM, said
     assert (world.root / "scontrol").read_text() == "requeue 4100_5\n"
     assert "back in the queue" in said
+
+
+def test_a_warning_while_the_set_up_is_waited_for_is_a_requeue_too(world):
+    path = world.manifest(60)
+    run = world.run(path)
+    variables = fake_scontrol(world, "(sleep 0.5; kill -TERM $PPID) >/dev/null 2>&1 &")
+    with lock.held(run.folder / "setup.lock", 0, "The set-up"):
+        process = world.start(path, "6", **slurm_task("4100", [0, 5], 5), **variables)
+        assert "The set-up of" in process.stdout.readline()
+        process.send_signal(signal.SIGUSR2)
+        said, _ = process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGTERM, said
+    assert (world.root / "scontrol").read_text() == "requeue 4100_5\n"
+    assert "The job of tone was warned by SIGUSR2 and is back in the queue." in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

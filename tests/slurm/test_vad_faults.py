@@ -35,7 +35,7 @@ def restarts(scene, job):
 def test_time_limit(scene):
     """Warned in time, tasks publish and requeue themselves; without a warning, they are ended, and can be repaired."""
     with scene.cluster.paused():
-        warned = scene.sbatch("warned", "--array=0-1", "--time=1", "--signal=B:USR2@50")
+        warned = scene.sbatch("warned", "--array=0-1", "--time=1", "--signal=B:USR2@20")
         stopped = scene.sbatch("stuck", "--array=0-1", "--time=1", "--signal=B:CONT@10")
         scene.launch("launched", "--tasks", "2", "--time", "1")
     run = scene.run("launched")
