@@ -28,6 +28,10 @@ _KILLS = "60"
 _AT_ONCE = 2
 """Checks that run side by side."""
 
+_LATE = ("--reruns=1", "--max-suite-reruns=3", "--rerun-show-tracebacks")
+"""A test that a busy machine made late is tried once more, three tests at most; the summary lists what passed only then,
+with what it said the first time. A test that is named on the command line is never tried again."""
+
 _NO_TESTS = 5
 """pytest's exit status when it selected no test."""
 
@@ -58,9 +62,9 @@ def _whole(suite: Sequence[str]) -> int:
     What the tests on the cluster said is shown once both have ended: its summary is the last but one.
     """
     with ThreadPoolExecutor(1) as pool:
-        there = pool.submit(_heard, [*suite, *_cache("slurm"), "tests/slurm"])
+        there = pool.submit(_heard, [*suite, *_LATE, *_cache("slurm"), "tests/slurm"])
         places.say("the suite (the tests on a Slurm run beside it, and are shown after it)")
-        here = _run([*suite, *_cache("suite"), "--ignore=tests/slurm"])
+        here = _run([*suite, *_LATE, *_cache("suite"), "--ignore=tests/slurm"])
         status, text = there.result()
     places.say("the tests on a Slurm")
     sys.stdout.write(text)
