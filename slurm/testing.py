@@ -29,7 +29,7 @@ _AT_ONCE = 2
 """Checks that run side by side."""
 
 _LATE = ("--reruns=1", "--max-suite-reruns=3", "--rerun-show-tracebacks")
-"""A test that a busy machine made late is tried once more, three tests at most; the summary lists what passed only then,
+"""A test that a busy machine made late is tried once more, three at most. The summary lists what passed only then,
 with what it said the first time. A test that is named on the command line is never tried again."""
 
 _NO_TESTS = 5

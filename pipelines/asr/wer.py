@@ -33,7 +33,7 @@ _LOOK_AT = 1000
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         report = measure(
             Path(options.manifest),
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="voxarray wer",
         allow_abbrev=False,

@@ -91,7 +91,7 @@ def _wins(wrong: Sequence[Side], right: Sequence[Side], which: int) -> float:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Print the shares of a scored manifest; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         found = shares(options.manifest, options.field, options.by, options.correct)
     except VoxarrayError as error:
@@ -108,7 +108,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="voxarray pairs",
         allow_abbrev=False,

@@ -23,6 +23,23 @@ FORMS = ("gslm", "textless", "manifest")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        folder = _folder(options.units)
+        if options.text is None:
+            print(summary(folder))
+            return DONE
+        with _output(options.output) as file:
+            for line in lines(folder, options.text, options.frames):
+                file.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    except VoxarrayError as error:
+        print(f"voxarray: {error}", file=sys.stderr)
+        return error.exit_status or USAGE
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="voxarray units",
         allow_abbrev=False,
@@ -38,19 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--frames", action="store_true", help="one unit a frame, also where they are deduplicated")
     parser.add_argument("--output", metavar="FILE", help="write there instead of on the terminal")
-    options = parser.parse_args(arguments)
-    try:
-        folder = _folder(options.units)
-        if options.text is None:
-            print(summary(folder))
-            return DONE
-        with _output(options.output) as file:
-            for line in lines(folder, options.text, options.frames):
-                file.write(line.encode("utf-8", "surrogateescape") + b"\n")
-    except VoxarrayError as error:
-        print(f"voxarray: {error}", file=sys.stderr)
-        return error.exit_status or USAGE
-    return DONE
+    return parser
 
 
 def _folder(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 from pathlib import Path
@@ -31,13 +32,16 @@ def at_home() -> Iterator[None]:
 
 
 def parsed(link: Link, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a link's pipeline. UsageError where the pipeline refuses its command line."""
-    pipeline = registry.find(link.words[0])
+    """The options of a link's command. UsageError where it refuses its command line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            if link.is_tool:
+                module = importlib.import_module(plan.TOOLS[link.words[0]])
+                tools: argparse.ArgumentParser = module.build_parser()
+                return tools.parse_args(arguments)
             description = resources.describe(registry.folders()[link.words[0]])
-            return flags.pipeline_parser(pipeline, description).parse(arguments)
+            return flags.pipeline_parser(registry.find(link.words[0]), description).parse(arguments)
     except SystemExit:
         raise UsageError(f"Step {link.name} has a command line that is refused. {said.getvalue().strip()}") from None
 
@@ -47,6 +51,9 @@ def foresee(link: Link, shared: Sequence[str]) -> None:
 
     `shared`: launch flags of all links.
     """
+    if link.is_tool:
+        parsed(link, link.words[1:])
+        return
     options = parsed(link, [*link.words[1:], *link.launch, *shared])
     pipeline = registry.find(link.words[0])
     with at_home():

@@ -97,9 +97,8 @@ def make(source: Union[str, Path], values: Mapping[str, str], options: argparse.
     links = plan.links(read, chosen)
     asked = {name: getattr(options, name) for name in _SHARED}
     shared = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
-    for link in links:
-        if not link.is_tool:  # now, and not when the steps before it have taken their hours
-            beforehand.foresee(link, shared)
+    for link in links:  # now, and not when the steps before it have taken their hours
+        beforehand.foresee(link, shared)
     return Order(
         format=FORMAT,
         id=f"{read.name}-{plan.digest(read, links)}",

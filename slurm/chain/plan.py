@@ -14,8 +14,8 @@ from pipelines.core import paths, registry
 from pipelines.core.errors import UsageError
 from slurm.chain.recipe import Recipe, Step
 
-TOOLS = ("wer", "units", "pairs")
-"""Commands beside the pipelines that a chain may have: they take seconds, and print what they find."""
+TOOLS = {"wer": "pipelines.asr.wer", "units": "pipelines.units.export", "pairs": "pipelines.score.pairs"}
+"""Commands beside the pipelines that a chain may have, by module: they take seconds, and print what they find."""
 _WHOLE = ("--wait", "--no-wait", "--cluster", "--dry-run", "--fresh")
 """Flags that a step may not have."""
 _PLACE = re.compile(r"\{([^{}]*)\}")

@@ -139,6 +139,15 @@ def test_wrong_options_are_told_before_anything_is_done(toys, capsys):
     assert toys.runs() == []
 
 
+@pytest.mark.parametrize("tool", ["wer {first.manifest} --refrence text", "units u --text words", "pairs --by pair"])
+def test_wrong_options_of_tools_are_told_before_anything_is_done(toys, capsys, tool):
+    toys.manifest(3)
+    (toys.root / "toys.toml").write_text(f'{RECIPE}[[step]]\nname = "figures"\nrun = "{tool}"\n')
+    assert cli.main(["run", "toys.toml", "manifest=m.json", "--cluster", "local"]) == 2
+    assert f"figures has a command line that is refused. usage: voxarray {tool.split()[0]}" in capsys.readouterr().err
+    assert toys.runs() == []
+
+
 def test_dry_run_changes_nothing(toys, capsys):
     toys.manifest(4)
     before = toys.tree()
