@@ -45,11 +45,15 @@ class Padding:
         self.batches = self.pieces = 0
         self._lock = Lock()
 
-    def add(self, lengths: Sequence[int]) -> None:
-        """Count a batch of pieces of so many samples."""
+    def add(self, lengths: Sequence[int], encoder_overhead: Optional[float] = None) -> None:
+        """Count a batch of pieces of so many samples. `encoder_overhead`: see `Backend`."""
+        groups = [lengths]
+        if encoder_overhead is not None:
+            downwards = sorted(lengths, reverse=True)
+            groups = grouped(downwards, downwards, encoder_overhead)
         with self._lock:
             self.real += sum(lengths) / RATE
-            self.computed += max(lengths) * len(lengths) / RATE
+            self.computed += sum(max(group) * len(group) for group in groups) / RATE
             self.batches += 1
             self.pieces += len(lengths)
 
@@ -91,6 +95,15 @@ def divided(lengths: Sequence[int], how: Division) -> list[int]:
     return found
 
 
+def grouped(entries: Sequence[T], lengths: Sequence[int], overhead: float) -> list[Sequence[T]]:
+    """A batch's entries in groups of nearly one length each, given their lengths from the longest down."""
+    found, at = [], 0
+    for count in divided(lengths, Division(sys.maxsize, len(lengths), overhead)):
+        found.append(entries[at : at + count])
+        at += count
+    return found
+
+
 class Batcher(Generic[T]):
     """Takes pieces through a model in batches. Thread-safe if the model is; results depend on a piece alone if its do.
 
@@ -103,9 +116,10 @@ class Batcher(Generic[T]):
         size: Size,
         most_pieces: int = 512,
         overhead: float = 1.0,
+        encoder_overhead: Optional[float] = None,
     ) -> None:
         self._transcribe, self._size = transcribe, size
-        self._most, self._overhead = most_pieces, overhead
+        self._most, self._overhead, self._encoder_overhead = most_pieces, overhead, encoder_overhead
         self.padding = Padding()
 
     def run(self, pieces: Sequence[Float32]) -> list[Union[T, Exception]]:
@@ -142,7 +156,7 @@ class Batcher(Generic[T]):
             # Nothing is tried again in here: the error's traceback keeps the batch's tensors in the device's memory.
             fault = _freed(error)
         else:
-            self.padding.add(lengths)
+            self.padding.add(lengths, self._encoder_overhead)
             self._size.fitted(padded_s)
             return list(results)
         if is_out_of_memory(fault):

@@ -66,7 +66,10 @@ class AsrProcessor:
         self._decoders = resources.cpus if backend.on_gpu else 0
         self._turn: ContextManager[Any] = Lock() if backend.on_gpu or backend.concurrency == 1 else nullcontext()
         self._batcher = Batcher(
-            lambda pieces: backend.transcribe(pieces, self._words), self._size(), overhead=backend.overhead
+            lambda pieces: backend.transcribe(pieces, self._words),
+            self._size(),
+            overhead=backend.overhead,
+            encoder_overhead=backend.encoder_overhead,
         )
 
     def _size(self) -> sizes.Size:

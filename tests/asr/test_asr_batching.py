@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.asr.batching import Batcher, DeviceLostError, Division, divided, is_out_of_memory
+from pipelines.asr.batching import Batcher, DeviceLostError, Division, Padding, divided, is_out_of_memory
 from pipelines.asr.sizes import Size, file_for
 from pipelines.audio import RATE
 from pipelines.core.errors import EnvironmentNotFit, ItemError
@@ -90,6 +90,20 @@ def test_little_of_what_is_computed_is_padding(hours, batch_s):
     assert sum(lengths) / computed >= 0.97
     in_order = [seconds[at : at + 16] for at in range(0, len(seconds), 16)]
     assert sum(max(batch) * len(batch) for batch in in_order) / seconds.sum() > 2
+
+
+@pytest.mark.parametrize("batch_s", [480, 960, 1920])
+def test_an_encoder_pads_less_than_the_batches_of_its_language_model(batch_s):
+    lengths = sorted((round(length * RATE) for length in log_normal(4)), reverse=True)
+    whole, encoder, at = Padding(), Padding(), 0
+    for count in divided(lengths, Division(batch_s, overhead=4.0)):
+        batch = np.random.default_rng(at).permutation(lengths[at : at + count]).tolist()
+        whole.add(batch)
+        encoder.add(batch, 1.0)
+        at += count
+    assert encoder.real == pytest.approx(whole.real)
+    assert whole.efficiency < 0.96
+    assert encoder.efficiency >= 0.97
 
 
 def test_every_piece_has_its_result_in_order():

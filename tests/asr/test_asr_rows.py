@@ -15,7 +15,7 @@ from tests.units.stage import RATE, Stage, rows_of
 class Echo:
     """Says its name, and how many samples it heard."""
 
-    longest_s, batch_s, overhead = 30.0, 30.0, 1.0
+    longest_s, batch_s, overhead, encoder_overhead = 30.0, 30.0, 1.0, None
     has_words, on_gpu, concurrency = True, False, 1
     together = (4, 120.0)
 

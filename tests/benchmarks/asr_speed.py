@@ -66,7 +66,8 @@ class Ours:
 
     def __call__(self) -> int:
         backend = self._backend
-        batcher = Batcher(backend.transcribe, Size(backend.batch_s), overhead=backend.overhead)
+        size, inner = Size(backend.batch_s), backend.encoder_overhead
+        batcher = Batcher(backend.transcribe, size, overhead=backend.overhead, encoder_overhead=inner)
         count = 0
         for items in batch.cut(map(parse, range(len(self._rows)), self._rows), *backend.together):
             found = batcher.run([np.concatenate(list(Audio(item)())) for item in items])

@@ -54,6 +54,8 @@ class Backend(Protocol):
     loses what it had in hand."""
     overhead: float
     """What a batch costs beyond its audio, in pieces of it."""
+    encoder_overhead: Optional[float]
+    """The same of its encoder alone, if that takes a batch in groups of nearly one length; None: it takes it whole."""
 
     def transcribe(self, pieces: Sequence[Float32], words: bool = False) -> list[Transcript]:
         """The transcripts of one batch of pieces (samples,) at 16 kHz ±1, each of its own piece alone.

@@ -68,6 +68,7 @@ class Ctc:
     has_words = True
     together = ONE_BY_ONE
     overhead = 1.0
+    encoder_overhead: Optional[float] = None
 
     def __init__(self, model: Any, folder: Path, place: device.Place, cpus: int) -> None:
         """`model` is in evaluation mode on `place`; `folder` holds its tokenizer and preprocessor."""

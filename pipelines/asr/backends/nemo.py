@@ -6,7 +6,7 @@ a manifest in a temporary folder and a new data loader at each call.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from nemo.collections.asr import models
@@ -44,6 +44,7 @@ class Transducer:
     concurrency = 1
     together = IN_BATCHES
     overhead = 1.0
+    encoder_overhead: Optional[float] = None
 
     def __init__(self, model: Any, place: device.Place, decoder: str) -> None:
         """`decoder` is "ctc" or "rnnt", one that the model has."""

@@ -7,7 +7,7 @@ loop of our own (`greedy`), others by transformers' `generate()`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 import torch
 from nemo.collections.common.prompts import PromptFormatter
@@ -20,6 +20,7 @@ from pipelines.asr.backends import device, greedy, nemo_model
 from pipelines.asr.backends.base import IN_BATCHES, Settings, Transcript, audible
 from pipelines.asr.backends.limits import RowLimits
 from pipelines.asr.backends.locate import Model
+from pipelines.asr.batching import grouped
 from pipelines.audio import RATE
 from pipelines.audio.resample import Float32
 from pipelines.core.errors import UsageError
@@ -29,6 +30,8 @@ PROMPT = "Transcribe the following:"
 _SPARE_TOKENS = 16
 """A piece's text has at most this many tokens more than the encoder has frames (12.5 a second for Canary-Qwen, of
 which speech needs 3 to 6): what is longer is a loop."""
+_ENCODER_OVERHEAD = 1.0
+"""The encoder is most of the arithmetic, and gains nothing from more pieces than fill the device."""
 
 
 class Prompt(NamedTuple):
@@ -48,6 +51,7 @@ class Salm:
     together = IN_BATCHES
     overhead = 4.0
     """A token costs hardly more for many pieces than for one."""
+    encoder_overhead: Optional[float] = _ENCODER_OVERHEAD
 
     def __init__(self, model: SALM, place: device.Place, prompt: str) -> None:
         """`model` is taken apart: it is not to be used afterwards."""
@@ -72,15 +76,25 @@ class Salm:
 
     @torch.inference_mode()
     def _recognise(self, pieces: list[Float32]) -> list[Transcript]:
-        signal, lengths = device.padded(pieces, self._device)
-        heard = encode_audio_with_optional_chunking(
-            self._perception, signal, lengths, chunk_size_seconds=self._chunk_s, sampling_rate=RATE
-        )
+        heard = self._heard(pieces)
         embedded, mask = self._with_prompt(heard)
         limits = [max(1, len(frames) + _SPARE_TOKENS) for frames in heard]
         said = greedy.generate if greedy.suits(self._llm) else self._generated
         rows = said(self._llm, embedded, mask, limits, self._ends)
         return [self._transcript(ids, limit) for ids, limit in zip(rows, limits)]
+
+    def _heard(self, pieces: list[Float32]) -> list[torch.Tensor]:
+        """The encoder's frames (frames, width) of each piece, alike lengths padded together."""
+        found: dict[int, torch.Tensor] = {}
+        order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place]))
+        lengths = [len(pieces[place]) for place in order]
+        for group in grouped(order, lengths, _ENCODER_OVERHEAD):
+            signal, samples = device.padded([pieces[place] for place in group], self._device)
+            frames = encode_audio_with_optional_chunking(
+                self._perception, signal, samples, chunk_size_seconds=self._chunk_s, sampling_rate=RATE
+            )
+            found.update(zip(group, frames))
+        return [found[place] for place in range(len(pieces))]
 
     def _generated(
         self, llm: Any, embedded: torch.Tensor, mask: torch.Tensor, limits: Sequence[int], ends: int
