@@ -3,7 +3,8 @@
 Native against fairseq, file by file, each in its own environment (`units`, `sts`), on one core with one thread, in
 turns; figures are medians of processor time over the rounds, ratios medians of the rounds' ratios. The models have
 random weights and the published sizes. Then what batches pad, how long an encoder waits for decoded audio, what the
-packed store costs, and, where there is a GPU, how near its limit the encoder comes. Prints the tables of TECHNICAL.md.
+packed store costs, and, where there is a GPU, how near its limit the encoder comes. Prints a table of each. (Of those
+in TECHNICAL.md, the columns by length, transformers, layer 6, log-mel, centroids and Griffin-Lim are of no program.)
 """
 
 from __future__ import annotations
