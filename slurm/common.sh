@@ -4,8 +4,11 @@
 
 # run_pipeline NAME ARGUMENTS…: never returns. `exec` makes the pipeline the batch process: Slurm's warning reaches it.
 run_pipeline() {
-  local name=$1 environment python
+  local name=$1 environment python wait_for_python=(env)
   shift
+  # A warning must not end what is still starting. Where `env` knows how (coreutils 8.31), it waits until Python heeds it.
+  trap '' USR1 USR2
+  env --block-signal=USR1,USR2 true 2>/dev/null && wait_for_python+=(--block-signal=USR1,USR2)
   repository=$(CDPATH='' cd -P -- "$repository" && pwd)
   _open_log "$name"
   environment=$(sed -n 's/^environment *= *"\(.*\)".*/\1/p' "$repository/pipelines/$name/pipeline.toml")
@@ -14,8 +17,7 @@ run_pipeline() {
   # The code comes from the repository, whatever lies in the folder that the job was submitted from.
   export PYTHONPATH=$repository PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
   unset PYTHONHOME
-  trap '' USR1 USR2 # which would end a Python that is still starting; it soon heeds them
-  exec "$python" -m "pipelines.$name" "$@"
+  exec "${wait_for_python[@]}" "$python" -m "pipelines.$name" "$@"
 }
 
 # The environment that an option asks for (`"backend textless" = "sts"` in the pipeline's description); fails if none does.

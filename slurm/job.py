@@ -41,7 +41,7 @@ def run_sweep(text: str) -> None:
     from slurm import sweep
 
     order = json.loads(text)
-    with requeue.heeded(f"The sweep of {order['run']}"):
+    with requeue.heeded(f"The sweep of {order['run']}", requeue.LIVES):
         status = sweep.main([order["run"], "--launch", str(order["launch"])])
     _end(status)
 
@@ -52,7 +52,7 @@ def run_chain(text: str) -> None:
     from slurm.chain import conductor
 
     chain = json.loads(text)["chain"]
-    with requeue.heeded(f"The conductor of {chain}"):
+    with requeue.heeded(f"The conductor of {chain}", requeue.LIVES):
         status = conductor.main([chain])
     _end(status)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from pipelines.core import clock, paths
+from pipelines.core import clock, paths, requeue
 from pipelines.core.errors import ClusterNotFit
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.run import Run
@@ -137,15 +137,17 @@ def submit(run: Run, record: LaunchRecord, wanted: Request) -> Jobs:
         for (start, number), most in zip(arrays, parallel(wanted.max_parallel, arrays)):
             values = {**parameters(run, record.number, wanted), "array_parallelism": most}
             orders = [order(run, record.number, task, wanted) for task in range(start, start + number)]
-            made = _executor(where, wanted, values).map_array(job.run_task, orders)
-            kind = request.ARRAY if number > 1 else request.JOB
-            jobs.jobs.append(Job(made[0].job_id.split("_")[0], start, number, kind))
+            with requeue.deferred():  # what is submitted is on record
+                made = _executor(where, wanted, values).map_array(job.run_task, orders)
+                kind = request.ARRAY if number > 1 else request.JOB
+                jobs.jobs.append(Job(made[0].job_id.split("_")[0], start, number, kind))
+                request.write(run, record.number, jobs)
+        with requeue.deferred():
+            executor = _executor(where, wanted, sweep_parameters(run, record.number, wanted, jobs.ids))
+            swept = executor.submit(job.run_sweep, json.dumps({"run": run.id, "launch": record.number}))
+            jobs.jobs.append(Job(swept.job_id, 0, 0, request.SWEEP))
+            jobs.state, jobs.submitted = request.SUBMITTED, clock.iso()
             request.write(run, record.number, jobs)
-        executor = _executor(where, wanted, sweep_parameters(run, record.number, wanted, jobs.ids))
-        swept = executor.submit(job.run_sweep, json.dumps({"run": run.id, "launch": record.number}))
-        jobs.jobs.append(Job(swept.job_id, 0, 0, request.SWEEP))
-    jobs.state, jobs.submitted = request.SUBMITTED, clock.iso()
-    request.write(run, record.number, jobs)
     return jobs
 
 

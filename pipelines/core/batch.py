@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from pipelines.core import store
-from pipelines.core.errors import ItemError, VoxarrayError
+from pipelines.core.errors import ItemError, VoxarrayError, Warned
 from pipelines.core.inflight import Breadcrumb
 from pipelines.core.manifest import Item
 from pipelines.core.pipeline import Processor, Result
@@ -44,7 +44,7 @@ def attempt(processor: Processor, crumb: Breadcrumb, slot: int, items: list[Item
             raise ValueError(f"the pipeline returned {len(results)} results for {len(items)} items")
         _raise_faults_of_the_machine(results)
         return list(zip(items, results))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Warned):
         raise
     except BaseException as error:  # `sys.exit` in a library, and Rust's panics, are no `Exception`
         _raise_faults_of_the_machine([error])

@@ -10,9 +10,10 @@ import argparse
 import logging
 import os
 import sys
-from typing import NamedTuple, Optional, Sequence
+from typing import Optional, Sequence
 
 from pipelines.core import heartbeat, launches, lock, logs, merge, paths, progress, provenance, requeue, shard
+from pipelines.core.arrays import SETUP_WAIT_S, ArrayTask, started_anew
 from pipelines.core.errors import DONE, SOME_FAILED, STOPPED_BY_WARNING, LockedError, UsageError, VoxarrayError
 from pipelines.core.errors import IncompleteRunError as Incomplete
 from pipelines.core.launches import LaunchRecord
@@ -22,38 +23,6 @@ from pipelines.core.supervise import run_task
 from pipelines.core.task import TaskLoop
 
 log = logging.getLogger(__name__)
-
-_SETUP_WAIT_S = 6 * 3600.0
-
-
-class ArrayTask(NamedTuple):
-    """This process's place in a Slurm array, from the environment."""
-
-    job: str
-    task: int
-    submitted: int
-    lowest: int
-    highest: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether the array runs 0 … N-1 without gaps: then its size says how many tasks there are."""
-        return self.lowest == 0 and self.submitted == self.highest + 1
-
-    @classmethod
-    def from_environment(cls) -> Optional[ArrayTask]:
-        """None outside of an array."""
-        get = os.environ.get
-        job, task = get("SLURM_ARRAY_JOB_ID"), get("SLURM_ARRAY_TASK_ID")
-        if not job or not task:
-            return None
-        return cls(
-            job,
-            int(task),
-            int(get("SLURM_ARRAY_TASK_COUNT", "1")),
-            int(get("SLURM_ARRAY_TASK_MIN", task)),
-            int(get("SLURM_ARRAY_TASK_MAX", task)),
-        )
 
 
 def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
@@ -116,7 +85,9 @@ def locate(pipeline: Pipeline, options: argparse.Namespace) -> Run:
             "sees the same file system."
         )
     parameters = pipeline.parameters(options)
-    return Run.create(pipeline, source, stem, parameters, options.fresh)
+    if options.fresh:
+        return started_anew(pipeline, source, stem, parameters)
+    return Run.create(pipeline, source, stem, parameters)
 
 
 def main(pipeline: Pipeline, arguments: Optional[Sequence[str]] = None) -> int:
@@ -149,7 +120,7 @@ def resources(options: argparse.Namespace) -> Resources:
 
 def _whole_run(run: Run, options: argparse.Namespace) -> int:
     tasks = _given_tasks(options) or 1
-    with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
+    with lock.held(run.folder / "setup.lock", SETUP_WAIT_S, f"The set-up of {run.id}"):
         busy = lock.at_work(map(run.state_folder, run.launch_numbers()))
         if busy:
             raise LockedError(
@@ -176,7 +147,7 @@ def _one_task(run: Run, record: LaunchRecord, task: int, options: argparse.Names
     if options.debug:
         return TaskLoop(run, record.number, task, resources(options)).work()
     with progress.Live(run, record.number):
-        return run_task(run.id, record.number, task, resources(options))
+        return run_task(run.id, record.number, task, resources(options), is_last=False)
 
 
 def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
@@ -186,7 +157,7 @@ def _array_task(run: Run, options: argparse.Namespace, array: ArrayTask) -> int:
             f"Task {array.task} does not exist: {run.id} has {record.tasks} tasks, 0 to {record.tasks - 1}. To "
             f"deal over more, give their number as the last argument, or use --tasks."
         )
-    status = run_task(run.id, record.number, array.task, resources(options))
+    status = run_task(run.id, record.number, array.task, resources(options), is_last=False)
     if status == DONE and not options.no_merge:
         _merge_if_last(run, record)
     return status
@@ -197,7 +168,7 @@ def _join(run: Run, options: argparse.Namespace, array: ArrayTask) -> LaunchReco
     known = _launch_of(run, array.job)
     if known is not None:
         return known
-    with lock.held(run.folder / "setup.lock", _SETUP_WAIT_S, f"The set-up of {run.id}"):
+    with lock.held(run.folder / "setup.lock", SETUP_WAIT_S, f"The set-up of {run.id}"):
         known = _launch_of(run, array.job)
         if known is None:
             busy = lock.at_work(map(run.state_folder, run.launch_numbers()))

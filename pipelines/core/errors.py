@@ -70,6 +70,14 @@ class Unfinished(Exception):  # noqa: N818 - nothing is wrong
     """A pipeline was told to stop in the middle of an item; the next attempt goes on. No strike against the item."""
 
 
+class Warned(BaseException):
+    """The scheduler's signal `number` came where nothing has to be published first. No item is to blame for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def listed(entries: Iterable[str], total: int) -> str:
     """`entries` joined for a message, at most `LISTED` of them, with how many more of `total` there are."""
     shown: list[str] = []

@@ -253,6 +253,8 @@ def _warn_of_skew(record: LaunchRecord, say: Callable[[str], None]) -> None:
 def _set_aside(folder: Path) -> None:
     if folder.exists():
         aside = folder.with_name(f"{folder.name}.until-{clock.iso().replace(':', '')}")
+        while aside.exists():  # of the same second
+            aside = aside.with_name(f"{aside.name}-2")
         os.replace(folder, aside)
         logs = paths.home() / "logs" / folder.name
         with suppress(OSError):  # else the new run's logs would be appended to the old one's

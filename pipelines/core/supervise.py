@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Iterable, Optional
 
 from pipelines.core import clock, heartbeat, inflight, lock, paths, provenance, requeue, stall, store, suspects
-from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError
+from pipelines.core.errors import DONE, NOT_FIT, SOME_FAILED, STOPPED_BY_WARNING, USAGE, LockedError, Warned
 from pipelines.core.pipeline import Resources
 from pipelines.core.run import Run
 
@@ -40,6 +40,7 @@ class Supervisor:
         self.state = run.state_folder(launch)
         self.log_file = log_file or paths.task_log(run.id, launch, task)
         self.warned: Optional[signal.Signals] = None
+        self._begun = False
         self._worker: Optional[subprocess.Popen[bytes]] = None
         self._last_words = ""
         # trainings wait for each other, while one of them packs the data that all read
@@ -54,7 +55,7 @@ class Supervisor:
         except LockedError as error:
             log.error("%s", error)  # noqa: TRY400 - the paragraph says it all
             return SOME_FAILED
-        except requeue.Warned:
+        except Warned:
             return STOPPED_BY_WARNING
         finally:
             for number, handler in before.items():
@@ -65,8 +66,8 @@ class Supervisor:
         if self._worker is not None and self._worker.poll() is None:
             with suppress(OSError):
                 self._worker.send_signal(signal.SIGTERM if number != signal.SIGINT else signal.SIGINT)
-        elif self._worker is None:
-            raise requeue.Warned(self.warned)
+        elif not self._begun:  # else whoever makes the process, or has waited for it, looks
+            raise Warned(number)
 
     def _locked(self) -> int:
         name = paths.task_name(self.task)
@@ -140,6 +141,7 @@ class Supervisor:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(paths.repository()), environment.get("PYTHONPATH")])
         )
+        self._begun = True
         ear, mouth = os.pipe()
         command += ["--supervisor", str(os.getpid()), "--last-words", str(mouth)]
         with _append(self.log_file) as output, open(ear, "rb", 0) as words:  # noqa: PTH123 - a descriptor
@@ -190,8 +192,11 @@ def _cause(status: int) -> str:
     return f"{name}: {words[name]}" if name in words else name
 
 
-def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None) -> int:
-    """Run one task of a launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status."""
+def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources] = None, is_last: bool = True) -> int:
+    """Run one task of a launch, as a job does; on the scheduler's warning, requeue it. Returns the exit status.
+
+    `is_last`: nothing follows in this job; else a warning that came as the task was through is raised.
+    """
     run = Run.open(run_id)
     supervisor = Supervisor(run, launch, task, resources or Resources())
     log.info(
@@ -206,8 +211,12 @@ def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources]
     began = clock.now()
     status = supervisor()
     warned = supervisor.warned
-    if warned is not None and status == STOPPED_BY_WARNING:
-        done = f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
-        requeue.put_back(warned, done)
+    its_time_is_up = warned in requeue.TIME_IS_UP or (warned == signal.SIGTERM and requeue.is_preempted())
+    if warned is not None and its_time_is_up and status == STOPPED_BY_WARNING:
+        requeue.put_back(
+            f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
+        )
+    if warned is not None and warned != signal.SIGINT and status == DONE and not is_last and requeue.is_heeding():
+        raise Warned(warned)
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
     return status

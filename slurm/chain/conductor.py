@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from typing import Any, Optional, Sequence
 
-from pipelines.core import lock, logs
+from pipelines.core import lock, logs, provenance, requeue
 from pipelines.core.errors import DONE as ALL_DONE
 from pipelines.core.errors import SOME_FAILED, ClusterNotFit, StorageError, VoxarrayError
 from pipelines.core.run import Run
@@ -45,9 +45,13 @@ def advance(chain: str, conducting: bool, again: bool = False, patient: bool = F
         whole = taken_up(order, again)
         if order.where != "slurm":
             whole.pid, whole.host, whole.began = os.getpid(), socket.gethostname(), following.began(os.getpid())
+        whole.job = provenance.scheduler_job() if conducting else None
         state.write(whole)
         try:
             _advance(order, whole, conducting, patient)
+            if whole.job is not None:
+                whole.job = None
+                state.write(whole)
         finally:
             if whole.pid is not None:
                 whole.pid = None
@@ -65,7 +69,7 @@ def _advance(order: Order, whole: State, conducting: bool, patient: bool) -> Non
             _say(order, link)
             doing.do(order, whole, link, conducting, patient)
             if standing.state == RUNNING and not state.cancelled_path(order.id).exists():
-                _conducted(order, standing)
+                _conducted(order, whole, standing)
             state.write(whole)
             log.info("%s: %s%s", link.name, standing.state, f" ({standing.message})" if standing.message else "")
     if state.cancelled_path(order.id).exists():
@@ -94,7 +98,7 @@ def _say(order: Order, link: Link) -> None:
     log.info("Step %d of %d, %s: %s", number, len(order.links), link.name, shlex.join(link.words))
 
 
-def _conducted(order: Order, standing: Standing) -> None:
+def _conducted(order: Order, whole: State, standing: Standing) -> None:
     """See to it that a job waits for the link at work."""
     if standing.conductor is not None and cluster.queue([standing.conductor]):
         return
@@ -102,7 +106,9 @@ def _conducted(order: Order, standing: Standing) -> None:
     jobs = request.read(run, number)
     wanted = jobs.request if jobs is not None else Request()
     try:
-        standing.conductor = _submit(order.id, run, number, wanted, str(standing.sweep))
+        with requeue.deferred():  # what is submitted is on record
+            standing.conductor = _submit(order.id, run, number, wanted, str(standing.sweep))
+            state.write(whole)
     except ClusterNotFit as error:
         standing.state, standing.message = state.STOPPED, str(error)
 

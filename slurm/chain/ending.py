@@ -30,7 +30,8 @@ def cancel(chain: str) -> int:
     if order.where == "slurm":
         with lock.tried(state.folder(chain) / "chain.lock") as free:
             pass
-        cluster.end([link.conductor for link in whole.links.values() if link.conductor])
+        conductors = [whole.job, *(link.conductor for link in whole.links.values())]
+        cluster.end([job for job in conductors if job])
         if not free:  # a conductor was at it, and may have been ended between a submission and its note of that
             runs.update({run.id: run for run in _begun(order)})
     ended = [control.cancelled(run) for run in runs.values()]

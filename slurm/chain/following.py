@@ -57,9 +57,10 @@ def follow_there(chain: str) -> int:
 
 
 def is_conducted(chain: str) -> bool:
-    """Whether a job waits to take the chain on; yes, too, where Slurm does not answer."""
+    """Whether a job waits to take the chain on, or is at it; yes, too, where Slurm does not answer."""
     whole = state.read(chain)
     jobs = [link.conductor for link in whole.links.values() if link.state == RUNNING and link.conductor]
+    jobs += [whole.job] if whole.job else []
     try:
         return bool(jobs and cluster.queue(jobs))
     except ClusterNotFit:

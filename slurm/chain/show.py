@@ -61,8 +61,8 @@ def _state(order: Order, whole: State) -> str:
     if order.where != "slurm":
         alive = following.conductor_here(order.id) is not None
         return RUNNING if alive else STOPPED if whole.state == STOPPED else "lost"
-    if whole.state == RUNNING and not following.is_conducted(order.id):
-        return "lost"
+    if whole.state == RUNNING or (whole.state == WAITING and whole.job is not None):  # between two steps, too
+        return RUNNING if following.is_conducted(order.id) else "lost"
     return whole.state
 
 

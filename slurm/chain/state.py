@@ -56,7 +56,10 @@ class Standing(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """`state.json`. `host`, `pid`, `began`: of the process that conducts a chain on this machine, while it does."""
+    """`state.json`. `host`, `pid`, `began`: of the process that conducts a chain on this machine, while it does.
+
+    `job`: the conductor that is at it, or was put back into the queue in the middle.
+    """
 
     format: int
     id: str
@@ -64,6 +67,7 @@ class State(msgspec.Struct):
     pid: Optional[int] = None
     host: str = ""
     began: str = ""
+    job: Optional[str] = None
 
     @property
     def state(self) -> str:

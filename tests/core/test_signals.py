@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from pipelines.core import heartbeat, lock, merge, parts
 from pipelines.core.pipeline import Resources
 from pipelines.core.task import TaskLoop
-from tests.core.world import World, conserved, launch, slurm_task
+from tests.core.world import REPOSITORY, World, conserved, launch, slurm_task
 
 ALL = [f"{n:05d}.wav" for n in range(60)]
 
@@ -153,6 +155,113 @@ def test_a_warning_while_the_set_up_is_waited_for_is_a_requeue_too(world):
     assert process.returncode == -signal.SIGTERM, said
     assert (world.root / "scontrol").read_text() == "requeue 4100_5\n"
     assert "The job of tone was warned by SIGUSR2 and is back in the queue." in said
+
+
+def test_a_fresh_start_that_is_requeued_goes_on(world):
+    path = world.manifest(60)
+    assert world.command(path)[0] == 0
+    world.seen()
+    slurm = slurm_task("77", [0], 0)
+    process = world.start(path, "--fresh", TOY_NAP="0.02", **slurm)
+    at_work(world, process)
+    process.send_signal(signal.SIGUSR2)
+    assert process.communicate(timeout=180)[0]
+    assert process.returncode == 75
+    before = world.seen()
+    assert 0 < len(before) < 60
+    status, said = world.command(path, "--fresh", SLURM_RESTART_COUNT="1", **slurm)
+    assert status == 0, said
+    assert sorted(before + world.seen()) == ALL
+    status, said = world.command(path, "--fresh", **slurm_task("78", [0], 0))
+    assert (status, world.seen()) == (0, ALL), f"another job starts anew: {said}"
+
+
+def test_an_array_starts_anew_once(world):
+    path = world.manifest(60)
+    assert world.command(path)[0] == 0
+    world.seen()
+    for task in (0, 1, 2):
+        status, said = world.command(path, "3", "--fresh", **slurm_task("77", [0, 1, 2], task))
+        assert status == 0, said
+    assert world.seen() == ALL
+    assert len(list((world.home / "output" / "runs").glob("*.until-*"))) == 1
+
+
+def test_a_run_at_work_is_not_moved_aside(world):
+    path = world.manifest(60)
+    process = world.start(path, TOY_NAP="0.05", **slurm_task("77", [0], 0))
+    at_work(world, process)
+    for job in ({}, slurm_task("78", [0], 0)):
+        status, said = world.command(path, "--fresh", **job)
+        assert status == 1
+        assert "is at work" in said
+    process.kill()
+    process.communicate()
+
+
+def test_two_warnings_at_once_are_one(world):
+    path = world.manifest(60)
+    run = world.run(path)
+    variables = fake_scontrol(world, "(sleep 0.5; kill -TERM $PPID) >/dev/null 2>&1 &")
+    with lock.held(run.folder / "setup.lock", 0, "The set-up"):
+        process = world.start(path, "6", **slurm_task("4100", [0, 5], 5), **variables)
+        assert "The set-up of" in process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGTERM, said
+    asked = (world.root / "scontrol").read_text().splitlines()
+    assert [line for line in asked if line.startswith("requeue")] == ["requeue 4100_5"]
+
+
+def test_a_warning_blames_no_item_where_there_is_no_worker_process(world):
+    path = world.manifest(60)
+    variables = fake_scontrol(world, '[ "$1" != requeue ]')
+    process = world.start(path, "--debug", TOY_NAP="0.05", TOY_BATCH="1", **slurm_task("77", [0], 0), **variables)
+    at_work(world, process)
+    process.send_signal(signal.SIGUSR2)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 75, said
+    assert "requeue 77_0" in (world.root / "scontrol").read_text()
+    assert all(row.status == parts.DONE for _, row in world.run(path).rows())
+    status, said = world.command(path, **slurm_task("77", [0], 0))
+    assert status == 0, said
+    assert "60 merged + 0 quarantined" in said
+
+
+def test_what_must_not_be_broken_off_is_not(world):
+    program = (
+        "import os, signal\n"
+        "from pipelines.core import requeue\n"
+        "with requeue.heeded('The job'):\n"
+        "    with requeue.deferred():\n"
+        "        os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "        print('on record', flush=True)\n"
+        "    print('never')\n"
+    )
+    variables = {**world.variables, **fake_scontrol(world, "exit 1"), "SLURM_JOB_ID": "77"}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (75, "on record\n")
+    assert "requeue 77" in (world.root / "scontrol").read_text()
+
+
+def test_a_warning_while_python_starts_is_not_lost(world):
+    """As `slurm/common.sh` starts it; a shell that sleeps stands for a Python that is slow to start."""
+    program = "import time\nfrom pipelines.core import requeue\nwith requeue.heeded('The job'): time.sleep(60)"
+    slow = world.root / "slow"
+    slow.write_text(f"#!/bin/bash\necho begun\nsleep 1\nexec {sys.executable} -c \"{program}\"\n")
+    slow.chmod(0o755)
+    text = f"source {REPOSITORY}/slurm/common.sh; _open_log() {{ :; }}; _find_python() {{ python={slow}; }}\n"
+    text += f"repository={REPOSITORY}; run_pipeline vad"
+    variables = {**world.variables, **fake_scontrol(world, "exit 1"), "SLURM_JOB_ID": "77"}
+    process = subprocess.Popen(["bash", "-c", text], env=variables, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGUSR2)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "requeue 77" in (world.root / "scontrol").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
