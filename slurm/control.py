@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import Sequence
+from typing import Optional, Sequence
 
-from pipelines.core import logs, merge
+from pipelines.core import logs, merge, paths
 from pipelines.core.errors import DONE, SOME_FAILED, UsageError
 from pipelines.core.run import Run
 from slurm import active, cluster, find, flags, launch, merging, request, resources, sweep
 from slurm.chain import state as chains
+from slurm.profile import Profile
 from slurm.request import Jobs
 
 _STOP_WAIT_S = 90.0
@@ -51,7 +52,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def retry(arguments: Sequence[str]) -> int:
     """`retry RUN`: launch what is missing."""
     logs.to_stream(sys.stderr, plain=True)
-    run, options = _retry_options(arguments)
+    options = _retry_options(arguments)
+    run = find.run(options.run)
     from pipelines.core import registry
 
     folder = registry.folders().get(run.plan.pipeline)
@@ -67,6 +69,7 @@ def retry(arguments: Sequence[str]) -> int:
         stem=None,
         parameters=run.plan.parameters,
         pardon=options.quarantined,
+        before=_as_before(run, launch.choose_cluster(options.cluster)) if options.profile is None else None,
     )
     if options.dry_run:
         from slurm import explain
@@ -77,22 +80,29 @@ def retry(arguments: Sequence[str]) -> int:
     return launch.follow(decision, launch.start_run(decision, run))
 
 
-def _retry_options(arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
-    """The launch flags' defaults are those of the run's pipeline, where a run is named already."""
-    from pipelines.core import registry
-
-    named = next((text for text in arguments if not text.startswith("-")), None)
-    folders = registry.folders()
-    run = find.run(named) if named is not None and not {"-h", "--help"} & set(arguments) else None
-    folder = folders.get(run.plan.pipeline) if run is not None else next(iter(folders.values()))
+def _retry_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = flags.Parser(
-        prog="voxarray retry", description="Launch what is missing of a run; what is done stays done."
+        prog="voxarray retry",
+        description="Launch what is missing of a run; what is done stays done. Tasks get what the last launch there "
+        "asked for, but for what these flags, or a --profile, say.",
     )
     add_run(parser)
     parser.add_argument("--quarantined", action="store_true", help="give quarantined items another chance, too")
-    flags.add_launch(parser, resources.describe(folder or next(iter(folders.values()))), fresh=False)
-    options = parser.parse(arguments)
-    return find.run(options.run), options
+    flags.add_launch(parser, None, fresh=False)
+    return parser.parse(arguments)
+
+
+def _as_before(run: Run, where: str) -> Optional[Profile]:
+    """What the last launch of a run asked for in this place, as a profile; None where the launcher made none there."""
+    for number in reversed(run.launch_numbers()):
+        jobs = request.read(run, number)
+        if jobs is not None and jobs.cluster == where:
+            asked = jobs.request
+            values = {name: getattr(asked, name) for name in resources.KEYS if hasattr(asked, name)}
+            values["mem"] = f"{asked.mem_mb}M"
+            settings = {name: value for name, value in values.items() if value is not None}
+            return Profile(paths.launch_name(number), settings, dict(asked.sbatch), dict(asked.sweep))
+    return None
 
 
 def cancel(arguments: Sequence[str]) -> int:

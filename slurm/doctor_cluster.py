@@ -100,7 +100,7 @@ def request(wish: Wish) -> Request:
     given = {name: getattr(wish, name) for name in ("partition", "account", "qos", "constraint", "gpus")}
     where = {key: value for key, value in chosen.settings.items() if key in given}
     description = Description("doctor", Path(), "", "", "", _OWN)
-    settings = resources.resolve(description, where, chosen.name, {**given, "time": job.TIME_MIN})
+    settings = resources.resolve(description, where, f"profile {chosen.name}", {**given, "time": job.TIME_MIN})
     return Request.of(settings, sbatch=chosen.sbatch)
 
 

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Sequence
 
 if TYPE_CHECKING:
     from pipelines.core.pipeline import Pipeline
@@ -68,11 +68,15 @@ def add_source(parser: argparse.ArgumentParser, pipeline: Pipeline) -> None:
         parser.set_defaults(stem=None)
 
 
-def add_launch(parser: argparse.ArgumentParser, description: Description, fresh: bool = True) -> None:
-    """The launch flags: where and how a run is done. Results do not depend on them."""
+def add_launch(parser: argparse.ArgumentParser, description: Optional[Description], fresh: bool = True) -> None:
+    """The launch flags: where and how a run is done. Results do not depend on them.
+
+    Without a `description`, a run is launched again, with what its last launch asked for.
+    """
     from slurm.resources import BUILT_IN
 
-    own = {**BUILT_IN, **description.resources}
+    as_before = dict.fromkeys(BUILT_IN, "as in the last launch")
+    own = as_before if description is None else {**BUILT_IN, **description.resources}
     where = parser.add_argument_group("where it runs (results do not depend on these)")
     add_cluster(where)
     size = parser.add_argument_group("what a task gets")

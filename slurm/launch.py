@@ -93,10 +93,11 @@ def decide_how(
     stem: Optional[Path],
     parameters: Parameters,
     pardon: bool = False,
+    before: Optional[profile.Profile] = None,
 ) -> Decision:
-    """The part of a decision that a retry shares: where and with what."""
+    """The part of a decision that a retry shares: where and with what. `before`: in the place of a profile."""
     where = choose_cluster(options.cluster)
-    chosen, settings = profile.resolved(description, options)
+    chosen, settings = profile.resolved(description, options, before)
     limit = resources.positive("--limit", options.limit) if options.limit is not None else None
     python = environments.python(description.environment_for(parameters))
     wanted = Request.of(settings, sbatch=chosen.sbatch, sweep=chosen.sweep, limit=limit, python=str(python))

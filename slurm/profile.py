@@ -59,11 +59,14 @@ def load(name: Optional[str], pipeline: str) -> Profile:
     return Profile(path.stem, settings, dict(table.get("sbatch", {})), _sweep(table.get("sweep", {}), path))
 
 
-def resolved(description: Description, options: argparse.Namespace) -> tuple[Profile, dict[str, Setting]]:
-    """The profile of a command, and every setting of its tasks."""
-    chosen = load(options.profile, description.name)
+def resolved(
+    description: Description, options: argparse.Namespace, before: Optional[Profile] = None
+) -> tuple[Profile, dict[str, Setting]]:
+    """The profile of a command, and every setting of its tasks. `before`: an earlier launch's, instead."""
+    chosen = before or load(options.profile, description.name)
     given = {key: getattr(options, key) for key in resources.KEYS if getattr(options, key, None) is not None}
-    return chosen, resources.resolve(description, chosen.settings, chosen.name, given)
+    origin = f"profile {chosen.name}" if before is None else f"as {chosen.name}"
+    return chosen, resources.resolve(description, chosen.settings, origin, given)
 
 
 def _sweep(table: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple
 
 from pipelines.core import environment
 from pipelines.core.errors import UsageError
@@ -142,12 +142,12 @@ def positive(name: str, value: object) -> int:
 
 
 def resolve(
-    description: Description, profile: Mapping[str, Any], profile_name: Optional[str], given: Mapping[str, Any]
+    description: Description, profile: Mapping[str, Any], origin_of_profile: str, given: Mapping[str, Any]
 ) -> dict[str, Setting]:
     """Every known setting with its origin: command line, else profile, else sbatch's variables, else pipeline.toml."""
     layers = [
         (given, "command line"),
-        (profile, f"profile {profile_name}"),
+        (profile, origin_of_profile),
         (_from_variables(), "SBATCH_ variable"),
         (description.resources, f"{description.name}/pipeline.toml"),
         (BUILT_IN, "built in"),

@@ -79,7 +79,7 @@ def test_command_line_wins_over_profile_over_variables_over_pipeline(monkeypatch
     settings = resources.resolve(
         described(cpus=4, partition="toml", qos="toml"),
         {"partition": "profile", "account": "profile"},
-        "p",
+        "profile p",
         {"partition": "flag"},
     )
     found = {key: (setting.value, setting.origin) for key, setting in settings.items()}
@@ -168,6 +168,6 @@ def test_warning_leaves_a_short_job_its_time(minutes, seconds):
 
 
 def test_request_refuses_nonsense():
-    settings = resources.resolve(described(), {}, None, {"cpus": "0"})
+    settings = resources.resolve(described(), {}, "profile None", {"cpus": "0"})
     with pytest.raises(UsageError, match="--cpus must be a whole number of 1 or more"):
         Request.of(settings)

@@ -212,6 +212,20 @@ def test_retry_launches_what_is_missing_with_the_runs_parameters(slurm, cluster)
     assert len(cluster.runs()) == 1
 
 
+def test_retry_asks_for_what_the_last_launch_did(slurm, cluster, monkeypatch, capsys):
+    launch(cluster, "--tasks", 3, "--partition", "big", "--mem", "3G", "--gpus", "a100:1", "--time", "90")
+    slurm.execute(100, 1)
+    slurm.empty()
+    monkeypatch.setenv("SBATCH_PARTITION", "variable")
+    capsys.readouterr()
+    assert cli.main(["retry", "last", "--dry-run"]) == 0
+    assert "partition big (as launch-000)" in capsys.readouterr().out
+    assert cli.main(["retry", "last", "--mem", "5G"]) == 0
+    asked = [slurm.option(102, name) for name in ("partition", "mem", "gpus-per-node", "time")]
+    assert asked == ["big", "5120M", "a100:1", "90"]
+    assert slurm.option(103, "partition") == "big", "the sweep, too"
+
+
 def test_sweep_does_nothing_while_tasks_are_in_the_queue(slurm, cluster):
     launch(cluster, "--tasks", 2)
     assert slurm.execute(101) == 1
