@@ -54,8 +54,11 @@ class Backend(Protocol):
     loses what it had in hand."""
     overhead: float
     """What a batch costs beyond its audio, in pieces of it."""
-    encoder_overhead: Optional[float]
-    """The same of its encoder alone, if that takes a batch in groups of nearly one length; None: it takes it whole."""
+
+    @property
+    def encoder_overhead(self) -> Optional[float]:
+        """The same of its encoder alone, if that takes a batch in groups of nearly one length; None: it takes all."""
+        ...
 
     def transcribe(self, pieces: Sequence[Float32], words: bool = False) -> list[Transcript]:
         """The transcripts of one batch of pieces (samples,) at 16 kHz ±1, each of its own piece alone.

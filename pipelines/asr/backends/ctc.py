@@ -67,12 +67,12 @@ class Ctc:
     longest_s = 30.0
     has_words = True
     together = ONE_BY_ONE
-    overhead = 1.0
-    encoder_overhead: Optional[float] = None
+    encoder_overhead = None
 
     def __init__(self, model: Any, folder: Path, place: device.Place, cpus: int) -> None:
         """`model` is in evaluation mode on `place`; `folder` holds its tokenizer and preprocessor."""
         self.on_gpu = place.on_gpu
+        self.overhead = device.overhead(place)
         self.batch_s = device.batch_s(place, per_80_gb=2400.0, on_cpu=60.0)
         self.concurrency = 1 if place.on_gpu else max(1, cpus)
         if not place.on_gpu:

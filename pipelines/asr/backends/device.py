@@ -62,6 +62,11 @@ def batch_s(place: Place, per_80_gb: float, on_cpu: float) -> float:
     return max(60.0, per_80_gb * memory / 80e9)
 
 
+def overhead(place: Place) -> float:
+    """What a batch costs an encoder beyond its audio, in pieces of it: a GPU wants to be filled, a core is full."""
+    return 1.0 if place.on_gpu else 0.2
+
+
 def padded(pieces: Sequence[Float32], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Pieces as rows padded with zeros on the right, (batch, samples) float32, and their lengths (batch,) int64."""
     lengths = [len(piece) for piece in pieces]

@@ -6,7 +6,7 @@ a manifest in a temporary folder and a new data loader at each call.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import torch
 from nemo.collections.asr import models
@@ -43,8 +43,7 @@ class Transducer:
     has_words = True
     concurrency = 1
     together = IN_BATCHES
-    overhead = 1.0
-    encoder_overhead: Optional[float] = None
+    encoder_overhead = None
 
     def __init__(self, model: Any, place: device.Place, decoder: str) -> None:
         """`decoder` is "ctc" or "rnnt", one that the model has."""
@@ -52,6 +51,7 @@ class Transducer:
         self.batch_s = device.batch_s(place, per_80_gb=3600.0, on_cpu=120.0)
         self._device = place.device
         self._ctc = decoder == "ctc"
+        self.overhead = device.overhead(place) if self._ctc else 1.0  # a step of an RNN-T takes all pieces at once
         self._hybrid = isinstance(model, models.EncDecHybridRNNTCTCModel)
         self._model = nemo_model.placed(model, place)
         self._step_s = float(model.cfg.preprocessor.window_stride)

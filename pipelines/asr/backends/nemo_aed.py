@@ -46,7 +46,7 @@ class MultiTask:
     concurrency = 1
     together = IN_BATCHES
     overhead = 1.0
-    encoder_overhead: Optional[float] = None
+    encoder_overhead = None
 
     def __init__(self, model: Any, place: device.Place, language: str) -> None:
         """`language` is that of the speech and of the text, as the model names it (`en`)."""

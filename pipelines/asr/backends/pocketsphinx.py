@@ -71,7 +71,7 @@ class PocketSphinx:
     """A batch is recognised one by one: many small ones keep all decoders busy."""
     together = ONE_BY_ONE
     overhead = 1.0
-    encoder_overhead: Optional[float] = None
+    encoder_overhead = None
 
     def __init__(self, decoders: int) -> None:
         self.concurrency = decoders

@@ -7,7 +7,7 @@ loop of our own (`greedy`), others by transformers' `generate()`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import torch
 from nemo.collections.common.prompts import PromptFormatter
@@ -30,8 +30,6 @@ PROMPT = "Transcribe the following:"
 _SPARE_TOKENS = 16
 """A piece's text has at most this many tokens more than the encoder has frames (12.5 a second for Canary-Qwen, of
 which speech needs 3 to 6): what is longer is a loop."""
-_ENCODER_OVERHEAD = 1.0
-"""The encoder is most of the arithmetic, and gains nothing from more pieces than fill the device."""
 
 
 class Prompt(NamedTuple):
@@ -51,11 +49,11 @@ class Salm:
     together = IN_BATCHES
     overhead = 4.0
     """A token costs hardly more for many pieces than for one."""
-    encoder_overhead: Optional[float] = _ENCODER_OVERHEAD
 
     def __init__(self, model: SALM, place: device.Place, prompt: str) -> None:
         """`model` is taken apart: it is not to be used afterwards."""
         self.on_gpu = place.on_gpu
+        self.encoder_overhead = device.overhead(place)
         self.batch_s = device.batch_s(place, per_80_gb=1500.0, on_cpu=120.0)
         self._device = place.device
         self._chunk_s = model.cfg.get("encoder_chunk_size_seconds", None)
@@ -88,7 +86,7 @@ class Salm:
         found: dict[int, torch.Tensor] = {}
         order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place]))
         lengths = [len(pieces[place]) for place in order]
-        for group in grouped(order, lengths, _ENCODER_OVERHEAD):
+        for group in grouped(order, lengths, self.encoder_overhead):
             signal, samples = device.padded([pieces[place] for place in group], self._device)
             frames = encode_audio_with_optional_chunking(
                 self._perception, signal, samples, chunk_size_seconds=self._chunk_s, sampling_rate=RATE

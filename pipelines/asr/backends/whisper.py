@@ -28,7 +28,7 @@ class Whisper:
     concurrency = 1
     together = ONE_BY_ONE
     overhead = 1.0
-    encoder_overhead: Optional[float] = None
+    encoder_overhead = None
 
     def __init__(self, model: Any, folder: Path, place: device.Place, language: Optional[str]) -> None:
         """`language`: as Whisper names it (`en`, `english`); None: it is found out for each piece."""
