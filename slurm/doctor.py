@@ -148,7 +148,8 @@ def installed() -> Iterator[Finding]:
 
 
 def _library(topic: str, prefixes: Sequence[Path]) -> Finding:
-    inside = [path for prefix in prefixes for path in prefix.glob("lib/libc++.so.1")]
+    places = ("lib/libc++.so.1", "lib/voxarray/libc++.so.1")  # conda's, and what was fetched for an environment
+    inside = [path for prefix in prefixes for place in places for path in prefix.glob(place)]
     found = str(inside[0]) if inside else ctypes.util.find_library("c++")
     if found:
         return Finding(topic, "libc++", GOOD, found)

@@ -242,7 +242,9 @@ def test_what_must_not_be_broken_off_is_not(world):
         "    print('never')\n"
     )
     variables = {**world.variables, **fake_scontrol(world, "exit 1"), "SLURM_JOB_ID": "77"}
-    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout) == (75, "on record\n")
     assert "requeue 77" in (world.root / "scontrol").read_text()
 
@@ -251,7 +253,7 @@ def test_a_warning_while_python_starts_is_not_lost(world):
     """As `slurm/common.sh` starts it; a shell that sleeps stands for a Python that is slow to start."""
     program = "import time\nfrom pipelines.core import requeue\nwith requeue.heeded('The job'): time.sleep(60)"
     slow = world.root / "slow"
-    slow.write_text(f"#!/bin/bash\necho begun\nsleep 1\nexec {sys.executable} -c \"{program}\"\n")
+    slow.write_text(f'#!/bin/bash\necho begun\nsleep 1\nexec {sys.executable} -c "{program}"\n')
     slow.chmod(0o755)
     text = f"source {REPOSITORY}/slurm/common.sh; _open_log() {{ :; }}; _find_python() {{ python={slow}; }}\n"
     text += f"repository={REPOSITORY}; run_pipeline vad"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import merge
-from pipelines.core.errors import StorageError
+from pipelines.core.errors import StorageError, Warned
 from pipelines.core.run import Run
 from slurm import chain as chains
 from slurm import cli
-from slurm.chain import command, conductor, doing, state
+from slurm.chain import command, conductor, doing, show, state
 from tests.launch import fake_slurm
 from tests.launch.conftest import make_environment
 from tests.launch.place import wait_until
@@ -282,6 +282,35 @@ def test_a_conductor_that_died_is_done_again(slurm):
     assert [line[4].split(".")[0] for line in queue()] == ["scribe", "scribe", "chain"]
     assert cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"]) == 0
     assert [line[4].split(".")[0] for line in queue()] == ["scribe", "scribe", "chain"], "nothing twice"
+
+
+def test_a_conductor_that_is_put_back_between_two_steps_is_not_lost(slurm, monkeypatch):
+    slurm.manifest(4)
+    cli.main(["run", "toys.toml", "manifest=m.json", "--tasks", "1"])
+    execute(100)
+    execute(101)
+    do = doing.do
+
+    def warned(order, whole, link, *how):
+        if link.name == "second":
+            raise Warned(12)
+        do(order, whole, link, *how)
+
+    (chain,) = state.ids()
+    with monkeypatch.context() as patch:
+        patch.setattr(doing, "do", warned)
+        patch.setenv("SLURM_JOB_ID", "102")
+        with pytest.raises(Warned):
+            conductor.advance(chain, conducting=True)
+    assert (the_chain().links["first"].state, the_chain().state) == (state.DONE, state.WAITING)
+    assert show.look(chain).state == state.RUNNING, "it is in the queue"
+    execute(102)
+    assert the_chain().job is None
+    assert [line[4].split(".")[0] for line in queue()] == ["scribe", "scribe", "chain"]
+    whole = the_chain()
+    whole.links["second"].state, whole.job = state.WAITING, "102"
+    state.write(whole)
+    assert show.look(chain).state == "lost"
 
 
 def test_a_cancelled_chain_stays_so_until_it_is_taken_up(slurm):
