@@ -8,7 +8,7 @@ import importlib
 import io
 import os
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 from pipelines.core import paths, registry
 from pipelines.core.errors import UsageError
@@ -46,6 +46,20 @@ def parsed(link: Link, arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"Step {link.name} has a command line that is refused. {said.getvalue().strip()}") from None
 
 
+class _LaterError(Exception):
+    """An option is not known before another link has come to its end."""
+
+
+class _Known(argparse.Namespace):
+    """Options that can be asked for as long as they do not name another link's result."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if isinstance(value, str) and any(plan.references([value])):
+            raise _LaterError
+        return value
+
+
 def foresee(link: Link, shared: Sequence[str]) -> None:
     """Raise UsageError where a link cannot be done, whatever the links before it will leave.
 
@@ -59,8 +73,9 @@ def foresee(link: Link, shared: Sequence[str]) -> None:
     with at_home():
         try:
             asked(link, shared)
-            if pipeline.foresee is not None and not any(plan.references(link.words[2:])):
-                pipeline.foresee(options)
+            if pipeline.foresee is not None:
+                with contextlib.suppress(_LaterError):
+                    pipeline.foresee(_Known(**vars(options)))
         except UsageError as error:
             raise UsageError(f"Step {link.name} cannot be done. {error}") from None
 

@@ -76,6 +76,18 @@ def test_the_launcher_gives_it_what_a_profile_asks_for(place, capsys, monkeypatc
     assert "model=pocketsphinx" in capsys.readouterr().out
 
 
+def test_a_chain_tells_at_once_that_a_model_is_missing(place, capsys, monkeypatch):
+    """Though the step waits for what an earlier one leaves."""
+    from slurm import cli
+
+    monkeypatch.delenv("VOXARRAY_PIPELINES", raising=False)
+    monkeypatch.setenv("HF_HOME", str(place / "hf"))
+    (place / "corpus").mkdir()
+    words = ["run", "seed", f"recordings={place / 'corpus'}", "--cluster", "local", "--dry-run"]
+    assert cli.main([*words, f"asr_model={asr.ON_A_GPU}"]) == 2
+    assert f"Step transcripts cannot be done. The model {asr.ON_A_GPU}" in capsys.readouterr().err
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("VOXARRAY_HOME", str(tmp_path / "home"))
