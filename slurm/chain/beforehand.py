@@ -24,6 +24,7 @@ from slurm.resources import Description
 def at_home() -> Iterator[None]:
     """Relative paths of a recipe are relative to the user's data, wherever a command or a job runs."""
     before = Path.cwd()
+    paths.home().mkdir(parents=True, exist_ok=True)  # nothing may have been made there yet
     os.chdir(paths.home())
     try:
         yield
