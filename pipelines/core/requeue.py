@@ -110,8 +110,9 @@ def _end(what: str, number: signal.Signals, lives: Optional[int]) -> None:
         log.warning("%s was stopped by SIGTERM. What was published is kept; the same command goes on.", what)
     elif lives is not None and restarts + 1 >= lives and number in TIME_IS_UP and not is_preempted():
         log.error(
-            "%s was warned by %s, and its time has been up %d times now: it needs longer than its time limit. Give "
-            "it more (--time; for sweeps, `time` under [sweep] in a profile), and give the same command again.",
+            "%s was warned by %s in its life number %d, and begins from the start in each: most likely it needs longer "
+            "than its time limit. Give it more (--time; for a sweep and what follows it, `time` under [sweep] in a "
+            "profile), and give the same command again.",
             what,
             number.name,
             restarts + 1,

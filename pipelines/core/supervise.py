@@ -211,11 +211,10 @@ def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources]
     began = clock.now()
     status = supervisor()
     warned = supervisor.warned
-    its_time_is_up = warned in requeue.TIME_IS_UP or (warned == signal.SIGTERM and requeue.is_preempted())
-    if warned is not None and its_time_is_up and status == STOPPED_BY_WARNING:
-        requeue.put_back(
-            f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
-        )
+    if warned is not None and status == STOPPED_BY_WARNING:
+        if warned in requeue.TIME_IS_UP or (warned == signal.SIGTERM and requeue.is_preempted()):
+            done = f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
+            requeue.put_back(done)
     if warned is not None and warned != signal.SIGINT and status == DONE and not is_last and requeue.is_heeding():
         raise Warned(warned)
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
