@@ -104,13 +104,18 @@ def is_heeding() -> bool:
     return _ear is not None
 
 
+def means_time_is_up(number: signal.Signals) -> bool:
+    """Whether a signal means that, and not "stop"."""
+    return number in TIME_IS_UP or (number == signal.SIGTERM and is_preempted())
+
+
 def _end(what: str, number: signal.Signals, lives: Optional[int]) -> None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    if number == signal.SIGTERM and not is_preempted():
+    if not means_time_is_up(number):
         log.warning("%s was stopped by SIGTERM. What was published is kept; the same command goes on.", what)
     elif lives is not None and restarts + 1 >= lives and number in TIME_IS_UP and not is_preempted():
         log.error(
-            "%s was warned by %s in its life number %d, and begins from the start in each: most likely it needs longer "
+            "%s was warned by %s in its life number %d, and begins anew in each: most likely it needs longer "
             "than its time limit. Give it more (--time; for a sweep and what follows it, `time` under [sweep] in a "
             "profile), and give the same command again.",
             what,

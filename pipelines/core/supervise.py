@@ -211,10 +211,9 @@ def run_task(run_id: str, launch: int, task: int, resources: Optional[Resources]
     began = clock.now()
     status = supervisor()
     warned = supervisor.warned
-    if warned is not None and status == STOPPED_BY_WARNING:
-        if warned in requeue.TIME_IS_UP or (warned == signal.SIGTERM and requeue.is_preempted()):
-            done = f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
-            requeue.put_back(done)
+    if warned is not None and status == STOPPED_BY_WARNING and requeue.means_time_is_up(warned):
+        done = f"Task {task} was warned by {warned.name} and is back in the queue; what it did is published."
+        requeue.put_back(done)
     if warned is not None and warned != signal.SIGINT and status == DONE and not is_last and requeue.is_heeding():
         raise Warned(warned)
     log.info("Task %d ended with status %d after %s.", task, status, clock.spoken(clock.now() - began))
