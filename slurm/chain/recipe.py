@@ -12,8 +12,8 @@
 
     [[step]]
     name = "units"
-    run = "encode {vad.manifest} {dataset} --root {recordings}"            # {step.result}: what another step leaves
-    launch = "--tasks 16 --gpus 1"            # launch flags of this step
+    run = "encode {vad.manifest} {dataset}-{units} --units {units}"        # {step.result}: what another step leaves
+    launch = "--tasks 16"                     # launch flags of this step, --gpus 1 among them
     after = ["vad"]                           # instead of the step above (and of those whose results it names)
     most_failed = 0.1                         # more than this share of items given up stops the chain
     each = { units = ["logmel-kmeans-50", "logmel-kmeans-100"] }           # once for each, as {units}
