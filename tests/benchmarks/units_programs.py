@@ -1,4 +1,4 @@
-"""The programs that `units_speed` compares, each in its own environment and process, on one core with one thread.
+"""Programs that are compared, each in its own environment and process, on one core with one thread: `units_speed`'s.
 
     python units_programs.py PROGRAM SETTINGS.json
 
@@ -26,14 +26,14 @@ Work = Callable[[List[str]], Tuple[int, bytes]]
 class Program:
     """A program at work in another process."""
 
-    def __init__(self, python: Path, name: str, settings: Path, path: str = "") -> None:
-        """`path`: folders that its Python imports from."""
+    def __init__(self, python: Path, name: str, settings: Path, path: str = "", script: str = __file__) -> None:
+        """`path`: folders that its Python imports from; `script`: the file that has the program."""
         folders = os.pathsep.join(filter(None, [str(REPOSITORY), path]))
         environment = {**os.environ, "PYTHONPATH": folders, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
         environment.update(MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", VOXARRAY_DEVICE="cpu")
         self.name = name
         self._process = subprocess.Popen(
-            [str(python), __file__, name, str(settings)],
+            [str(python), script, name, str(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY,
         )  # fmt: skip
         self.versions: Dict[str, str] = self._answer()
@@ -56,6 +56,15 @@ class Program:
         if not line:
             raise SystemExit(f"the program {self.name} ended with exit status {self._process.wait()}")
         return json.loads(line)
+
+
+def turns(programs: Dict[str, Program], files: List[str], rounds: int) -> Dict[str, List[float]]:
+    """Processor seconds of each program in each round, taken in turns."""
+    found: Dict[str, List[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            found[name].append(program(files)["seconds"])
+    return found
 
 
 # -- inside the process
@@ -136,14 +145,15 @@ def _joined(found: Any) -> Tuple[int, bytes]:
     return len(results), b"".join(results)
 
 
-def _main(name: str, settings: Path) -> None:
+def serve(programs: Dict[str, Any], name: str, settings: Path) -> None:
+    """Be one of the programs: answer each line of standard input."""
     import torch
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
-    work: Work = globals()[name](json.loads(settings.read_text()))
+    work: Work = programs[name](json.loads(settings.read_text()))
     torch.set_num_threads(1)
     print(json.dumps({"python": sys.version.split()[0], "torch": torch.__version__}), file=answers, flush=True)
     for line in sys.stdin:
@@ -155,4 +165,4 @@ def _main(name: str, settings: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))
+    serve(globals(), sys.argv[1], Path(sys.argv[2]))

@@ -3,8 +3,8 @@
 Native against fairseq, file by file, each in its own environment (`units`, `sts`), on one core with one thread, in
 turns; figures are medians of processor time over the rounds, ratios medians of the rounds' ratios. The models have
 random weights and the published sizes. Then what batches pad, how long an encoder waits for decoded audio, what the
-packed store costs, and, where there is a GPU, how near its limit the encoder comes. Prints a table of each. (Of those
-in TECHNICAL.md, the columns by length, transformers, layer 6, log-mel, centroids and Griffin-Lim are of no program.)
+packed store costs, and, where there is a GPU, how near its limit the encoder comes. Prints a table of each.
+(`units_lengths` goes by length of file, with transformers and layer 6; `units_rest` has what is beside HuBERT.)
 """
 
 from __future__ import annotations
@@ -39,13 +39,10 @@ NAMES = {
 
 def make_models(folder: Path) -> dict[str, Any]:
     """A HuBERT of base size, a k-means of 2000 and a vocoder of Expresso's size; the settings of the programs."""
-    os.environ["VOXARRAY_MODELS"] = str(folder / "models")
+    checkpoint = make_hubert(folder)
     from pipelines.units import importing, options
     from tests.units import made
 
-    checkpoint = folder / "base.pt"
-    made.fairseq_hubert(checkpoint, layers=LAYER, sizes=made.BASE)
-    _run(importing.main, ["hubert", str(checkpoint), "--name", "base"])
     settings = {"checkpoint": str(checkpoint), "kmeans": str(folder / "km.bin"), "centroids": str(folder / "km.npy")}
     np.save(settings["centroids"], _centroids())
     _settle(folder, "write_kmeans", settings)
@@ -59,6 +56,18 @@ def make_models(folder: Path) -> dict[str, Any]:
     chosen = {"backend": "native", "precision": "fp32", "chunking": "textless", "chunk_s": 100.0}
     voiced = {"vocoder": "voice", "speaker": 1, "style": 1}
     return {**settings, "parameters": {**options.of_units("base-kmeans"), **chosen, **voiced}}
+
+
+def make_hubert(folder: Path) -> Path:
+    """A HuBERT of base size, imported as `base`; its checkpoint."""
+    os.environ["VOXARRAY_MODELS"] = str(folder / "models")
+    from pipelines.units import importing
+    from tests.units import made
+
+    checkpoint = folder / "base.pt"
+    made.fairseq_hubert(checkpoint, layers=LAYER, sizes=made.BASE)
+    _run(importing.main, ["hubert", str(checkpoint), "--name", "base"])
+    return checkpoint
 
 
 def _run(command: Any, arguments: list[str]) -> None:
