@@ -7,6 +7,7 @@ changes meanwhile cannot shift items between tasks.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,7 @@ class LaunchRecord(msgspec.Struct, frozen=True):
     """`launch-NNN.json`. `job` is the array job of a plain sbatch launch, `submitted_tasks` how many tasks it has.
 
     `suspects`: keys of items that earlier launches had in flight when they died; they are tried alone.
+    `done_before`, `quarantined_before`: items of the manifest that were so when it was dealt.
     """
 
     number: int
@@ -50,11 +52,13 @@ class LaunchRecord(msgspec.Struct, frozen=True):
     pardon: bool = False
     sweep_round: int = 0
     suspects: list[str] = []
+    done_before: Optional[int] = None
+    quarantined_before: Optional[int] = None
     format: int = 1
 
 
 class Share(msgspec.Struct, frozen=True):
-    """One task's share of a deal: number of items, seconds of audio (0 where unknown), and its extents in the file."""
+    """One task's share of a deal: number of items, seconds of audio (0 where that of any is unknown), and its extents in the file."""
 
     items: int
     audio_seconds: float
@@ -73,11 +77,12 @@ def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) 
         spool = Spool(file, tasks, path=path)
         for task, item in assignments:
             counts[task] += 1
-            seconds[task] += item.duration or 0.0
+            seconds[task] += math.nan if item.duration is None else item.duration
             spool.add(task, b"%d\t%s\n" % (item.index, item.row))
         end = spool.finish()
         shares = [
-            Share(count, round(total, 6), extents) for count, total, extents in zip(counts, seconds, spool.extents)
+            Share(count, 0.0 if math.isnan(total) else round(total, 6), extents)
+            for count, total, extents in zip(counts, seconds, spool.extents)
         ]
         file.write(msgspec.json.encode(_Table(shares)) + b"\n" + b"%020d" % end)
         file.flush()
@@ -87,8 +92,9 @@ def write_deal(path: Path, assignments: Iterable[tuple[int, Item]], tasks: int) 
 
 def skew(shares: Iterable[Share]) -> float:
     """The imbalance of a deal in seconds of audio (in items, where durations are not known)."""
-    loads = [share.audio_seconds for share in shares]
-    return imbalance(loads if any(loads) else [float(share.items) for share in shares])
+    every = list(shares)
+    known = all(share.audio_seconds > 0 for share in every if share.items)
+    return imbalance(share.audio_seconds if known else float(share.items) for share in every)
 
 
 class Deal:

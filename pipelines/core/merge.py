@@ -50,6 +50,8 @@ class Receipt(msgspec.Struct, frozen=True):
     signatures: list[Cause]
     notes: list[str] = []
     """What else the output had to say, and whose files the merge replaced."""
+    launch: Optional[int] = None
+    """The last launch whose parts it knew of."""
 
 
 def receipt_path(run: Run) -> Path:
@@ -104,6 +106,7 @@ def _is_current(run: Run, receipt: Receipt) -> bool:
 
 
 def _merge(run: Run, partial: bool) -> Receipt:
+    launch = max(run.launch_numbers(), default=None)
     count = sum(1 for _ in run.part_files())
     with run.scan() as scan:
         output = _output(run)
@@ -126,6 +129,7 @@ def _merge(run: Run, partial: bool) -> Receipt:
             raise
         notes = [*getattr(output, "notes", ()), *claims.replaced(run, files)]
         receipt = _receipt(run, _identity_after(run, scan.identity), tally, count, files, notes)
+        receipt = msgspec.structs.replace(receipt, launch=launch)
         store.write_json(receipt_path(run), receipt)
         _tidy(run, files)
     return receipt

@@ -199,6 +199,8 @@ class Run:
             pardon=wish.pardon,
             sweep_round=wish.sweep_round,
             suspects=suspected,
+            done_before=states.count(ledger.DONE),
+            quarantined_before=states.count(ledger.QUARANTINED),
         )
         _warn_of_skew(record, say)
         store.write_json(launches.record_path(self.folder, number), record)

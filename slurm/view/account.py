@@ -99,11 +99,14 @@ def account(run: Run) -> Account:
     """The account of a run as it stands."""
     records = run.records()
     snaps = [progress.snapshot(run, record.number) for record in records]
-    attempts = _Attempts(account_work.works(Headers().of(run), snaps))
+    files = Headers().of(run)
+    attempts = _Attempts(account_work.works(files, snaps))
     answer = account_sacct.ask(run, snaps)
     held = [*(_with_use(stretch, attempts) for stretch in answer.stretches)]
     held += _of_files(run, snaps, answer, attempts)
     receipt = merge.last_receipt(run)
+    if not standing.is_current(receipt, records, len(files)):
+        receipt = None
     loading_s, loading_of = _loading(attempts.all)
     lost_s, cut_short = _lost(run, answer, attempts)
     return Account(

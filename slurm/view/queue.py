@@ -16,6 +16,8 @@ _TIMEOUT_S = 4.0
 _ASK_AGAIN_S = 15.0
 _FRESH_S = 30.0
 """A process that was just started may take so long until its first heartbeat."""
+_SUBMITTED_S = 900.0
+"""Within that time, a launch has been submitted, or its launcher is dead."""
 _MOST = 100_000
 _FORMAT = "--format=%F|%K|%T|%r|%j"
 
@@ -71,6 +73,11 @@ def _at_slurm(jobs: Optional[request.Jobs], record: LaunchRecord) -> Optional[Wa
     if record.job is not None:
         arrays[record.job] = 0
     sweeps = {job.job_id for job in every if job.kind == request.SWEEP}
+    if not arrays and (jobs is None or jobs.state != request.SUBMITTED):
+        if jobs is not None and jobs.state == request.FAILED:
+            return Waiting(True, {}, ["Slurm refused this launch: nothing of it is in the queue."])
+        if clock.iso(clock.now() - _SUBMITTED_S) > record.created:
+            return Waiting(True, {}, ["This launch was never submitted: its launcher died."])
     if not arrays or shutil.which("squeue") is None:
         return UNKNOWN
     try:
@@ -92,7 +99,7 @@ def _here(jobs: Optional[request.Jobs], record: LaunchRecord, snap: Snapshot) ->
     waiting = pump = False
     if jobs is not None:
         if jobs.host != provenance.host():
-            return UNKNOWN
+            return Waiting(False, {}, [f"It runs on {jobs.host}: only there can be told what becomes of it."])
         waiting = pump = any(active.is_pump(job.job_id) for job in jobs.jobs if job.kind == request.PUMP)
     else:
         waiting = any(view.alive for view in snap.tasks)

@@ -20,6 +20,10 @@ _LAUNCHES = 4
 """Among so many launches, those at work are looked for: each costs two small files a task."""
 
 
+_OVER = {"silent", "died", "failed", "stopped"}
+"""States of tasks whose launch has begun: what is pending beside them may be for ever."""
+
+
 class Standing(NamedTuple):
     """A run. `exact`: the counts are those of a merge; else they are sums over what tasks have published and said.
 
@@ -73,7 +77,7 @@ class Looker:
         waiting = [self._queue.of(run, snap) for snap in snaps]
         tasks = [task for snap, known in zip(snaps, waiting) for task in standings(snap, files, known)]
         found = attempts.attempts(files, snaps)
-        counts = _counts(receipt, records, found, failures)
+        counts = _counts(receipt, records, found, failures, snaps)
         audio = sum(attempt.audio_seconds for attempt in found)
         alive = [task for task in tasks if task.alive]
         sweep_to_come = any(known.sweep for known in waiting)
@@ -116,6 +120,8 @@ def is_current(receipt: Optional[Receipt], records: list[LaunchRecord], parts: i
     if receipt is None or receipt.missing or receipt.parts != parts:
         return False
     last = next((record for record in reversed(records) if record.items), None)
+    if last is not None and receipt.launch is not None:
+        return receipt.launch >= last.number
     if last is None or receipt.time > last.created:  # of fewer items, maybe: for those that went, nothing is launched
         return True
     return receipt.manifest.order == last.manifest.order and receipt.time == last.created
@@ -147,12 +153,25 @@ def _counts(
     records: list[LaunchRecord],
     found: list[attempts.Attempt],
     failures: Failures,
+    snaps: list[Snapshot],
 ) -> _Counts:
     if receipt is not None:
         return _Counts(receipt.items, receipt.merged, receipt.quarantined)
-    items = records[-1].manifest.items if records else 0
-    quarantined = min(items, failures.quarantined)
-    return _Counts(items, min(items - quarantined, sum(attempt.done for attempt in found)), quarantined)
+    if not records:
+        return _Counts(0, 0, 0)
+    last, items = records[-1], records[-1].manifest.items
+    quarantined = failures.quarantined
+    if not failures.complete:  # there are too many to look at: as many as tasks have told at their end, at least
+        ends = [view.end.quarantined for snap in snaps for view in snap.tasks if view.end and _is_of(snap, last)]
+        quarantined = max(quarantined, (last.quarantined_before or 0) + sum(ends))
+    quarantined = min(items, quarantined)
+    # The manifest may have lost items that earlier launches did.
+    since = [attempt.done for attempt in found if last.done_before is None or attempt.launch >= last.number]
+    return _Counts(items, min(items - quarantined, (last.done_before or 0) + sum(since)), quarantined)
+
+
+def _is_of(snap: Snapshot, record: LaunchRecord) -> bool:
+    return snap.record.number == record.number
 
 
 def _expected(records: list[LaunchRecord], counts: _Counts, audio: float) -> Optional[float]:
@@ -180,7 +199,8 @@ def _state(
         ("merged", receipt is not None),
         ("finished", counts.left <= 0),
         ("cancelled", bool(records) and request.is_cancelled(run, records[-1].number)),
-        ("queued", bool(states & {"queued", "pending"})),
-        ("stalled", "silent" in states),
+        ("queued", "queued" in states or ("pending" in states and not states & _OVER)),
+        ("stalled", any(task.state == "silent" and task.note is None for task in tasks)),
+        ("running", "silent" in states),  # Slurm says so: a clock that is behind, or a node that is busy
     )
     return next((state for state, holds in answers if holds), "incomplete")

@@ -128,3 +128,41 @@ def test_a_run_on_this_machine_whose_process_is_gone(moment):
     view = look_at(maker)
     assert view.state == "incomplete"
     assert {task.state for task in view.tasks} == {"absent"}
+
+
+def test_a_launch_that_slurm_refused_does_not_wait_to_start(moment, squeue):
+    maker = launched(moment)
+    squeue("")
+    run = Run.open(maker.made.run_id())
+    jobs = request.read(run, 0)
+    jobs.jobs, jobs.state = [], request.FAILED
+    request.write(run, 0, jobs)
+    view = look_at(maker)
+    assert (view.state, {task.state for task in view.tasks}) == ("incomplete", {"absent"})
+    assert "Slurm refused this launch" in view.notes[0]
+
+
+def test_a_launch_whose_launcher_died_before_it_submitted(moment, squeue):
+    maker = launched(moment)
+    squeue("")
+    request.begin(run := Run.open(maker.made.run_id()), 0, "slurm", Request())
+    jobs = request.read(run, 0)
+    jobs.jobs = []
+    request.write(run, 0, jobs)
+    assert look_at(maker).state == "queued", "it may be at it"
+    moment.now += 1000
+    view = look_at(maker)
+    assert view.state == "incomplete"
+    assert "its launcher died" in view.notes[0]
+
+
+def test_what_another_machine_did_is_not_waited_for(moment, squeue):
+    maker = Maker(Made(items=60, tasks=4, cluster="local", speed=5, until=60, silent={0: 10, 1: 10}), moment)
+    maker.plan()
+    maker.launch()
+    run = Run.open(maker.made.run_id())
+    jobs = request.begin(run, 0, "local", Request())
+    jobs.host = "another"
+    request.write(run, 0, jobs)
+    view = look_at(maker)
+    assert "It runs on another" in view.notes[0]
