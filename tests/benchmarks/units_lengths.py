@@ -25,6 +25,7 @@ from tests.benchmarks.units_speed import make_hubert
 from tests.benchmarks.vad_speed import make_files
 
 LAYERS = (12, 6)
+NAMES = ("fairseq", "transformers", "native")
 AT_LEAST_S = 6.0
 """Of audio in a turn: files shorter than this go several at a time."""
 PRODUCTS = 10
@@ -54,24 +55,16 @@ def measured(running: dict[str, Program], folder: Path, seconds: float, rounds: 
     """The rounds with files of one length."""
     count = max(1, round(AT_LEAST_S / seconds))
     files = [str(path) for path in make_files(folder / f"{seconds:g}", count, seconds)]
-    took = turns(running, files, rounds)
-    ratio = statistics.median(a / b for a, b in zip(took["fairseq, layer 12"], took["native, layer 12"]))
-    print(f"{count} files of {seconds:g} s: fairseq ÷ native at layer 12 {ratio:.2f}", flush=True)
-    return {name: [each / (count * seconds) for each in values] for name, values in took.items()}
+    return {name: [each / (count * seconds) for each in took] for name, took in turns(running, files, rounds).items()}
 
 
-def table(found: dict[float, Took], rounds: int) -> None:
-    """The programs' rows, and beneath them how much slower than native they are."""
-    print(f"\n### Features of HuBERT base: processor ms an audio second, one thread, {rounds} rounds\n")
-    print("| encoder |" + "".join(f" {seconds:g} s files |" for seconds in found))
-    print("|---|" + "---|" * len(found))
+def rows(took: Took, seconds: float) -> None:
+    """A row for each layer."""
     for layer in LAYERS:
-        rows = [f"{name}, layer {layer}" for name in ("fairseq", "transformers", "native")]
-        for row in rows:
-            print(f"| {row} |" + "".join(f" {1000 * statistics.median(took[row]):.0f} |" for took in found.values()))
-        for row in rows[:2]:
-            ratios = [statistics.median(a / b for a, b in zip(took[row], took[rows[2]])) for took in found.values()]
-            print(f"| {row} ÷ native |" + "".join(f" {ratio:.2f} |" for ratio in ratios))
+        fairseq, transformers, native = (took[f"{name}, layer {layer}"] for name in NAMES)
+        cells = [f"{1000 * statistics.median(each):.0f}" for each in (fairseq, transformers, native)]
+        cells += [f"{statistics.median(a / b for a, b in zip(each, native)):.2f}" for each in (fairseq, transformers)]
+        print(f"| {seconds:g} s | {layer} | {' | '.join(cells)} |", flush=True)
 
 
 def near(found: dict[float, Took]) -> None:
@@ -107,11 +100,16 @@ def main() -> None:
         running = programs(folder, checkpoint)
         print("torch: " + ", ".join(f"{name} {program.versions['torch']}" for name, program in running.items()))
         measured(running, folder, lengths[0], 1)  # the first of all is slower, and does not count
-        found = {seconds: measured(running, folder, seconds, rounds) for seconds in lengths}
+        print(f"\n### Features of HuBERT base: processor ms an audio second, one thread, {rounds} rounds\n")
+        print("| files | layer | fairseq | transformers | native | fairseq ÷ native | transformers ÷ native |")
+        print("|---|---|---|---|---|---|---|")
+        found = {}
+        for seconds in lengths:
+            found[seconds] = measured(running, folder, seconds, rounds)
+            rows(found[seconds], seconds)
+        near(found)
         for program in running.values():
             program.close()
-        table(found, rounds)
-        near(found)
 
 
 if __name__ == "__main__":
