@@ -30,6 +30,8 @@ STATES: Mapping[str, str] = {
 """Job states, as squeue and sacct write them."""
 
 _REASONS: tuple[tuple[str, str, str], ...] = (
+    # First, as Slurm's sentence goes on with "reserved for jobs in higher priority partitions".
+    ("nodesrequiredforjobaredown", "nodes that could take it are down, drained or reserved", ""),
     ("launch failed requeued held", "its node failed to start it, so Slurm put it back and holds it", "release"),
     ("job held by user", "it is held by you", "release"),
     ("jobheldusers", "it is held by you", "release"),
@@ -43,6 +45,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ("dependency", "it starts when the jobs before it have ended", ""),
     ("begintime", "it was put back into the queue and starts again in a minute or two", ""),
     ("priority", "jobs of higher priority come first", ""),
+    ("burstbuffer", "it waits for its burst buffer", ""),
     ("resources", "it is next, once enough processors, memory or GPUs are free", ""),
     ("jobarraytasklimit", "as many of its tasks run as --max-parallel allows", ""),
     ("qosmaxjobs", "you run as many jobs as your QOS allows; it starts when some end", ""),
@@ -80,7 +83,6 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ("partitiondown", "the partition is down", "wait, or cancel and give another --partition"),
     ("partitioninactive", "the partition takes no jobs for now", "wait, or cancel and give another --partition"),
     ("reqnodenotavail", "nodes that could take it are down, drained or reserved", ""),
-    ("nodes required for job are down", "nodes that could take it are down, drained or reserved", ""),
     ("nodedown", "nodes that it needs are down", ""),
     (
         "badconstraints",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import IO, Iterator, Sequence
+from typing import Iterator, Sequence
 
 from pipelines.core import paths
 from pipelines.core.errors import DONE, UsageError
 from pipelines.core.run import Run
 from slurm import control, find, flags
+from slurm.view.text import plain
 
 _TAIL_BYTES = 16384
 _SHOWN = 20
@@ -54,7 +57,7 @@ def _launch(run: Run, text: str | None) -> int:
         raise UsageError(f"{run.id} has no launch yet, and so no logs.")
     if text is None:
         return numbers[-1]
-    if not text.isdigit() or int(text) not in numbers:
+    if not text.isdecimal() or int(text) not in numbers:
         raise UsageError(f"{run.id} has no launch {text}. It has {', '.join(map(str, numbers[-10:]))}.")
     return int(text)
 
@@ -64,13 +67,13 @@ def _files(run: Run, launch: int, task: str | None) -> Iterator[Path]:
     folder = paths.logs(run.id, launch)
     if task is not None:
         tasks = run.record(launch).tasks
-        if not task.isdigit() or int(task) >= tasks:
+        if not task.isdecimal() or int(task) >= tasks:
             raise UsageError(
                 f"Launch {launch} of {run.id} has the tasks 0 to {tasks - 1}; {task!r} is not one of them."
             )
         path = paths.task_log(run.id, launch, int(task))
         started = [path] if path.exists() else []
-        yield from started or sorted(folder.glob(f"submitit*/*_{task}_0_log.out"))
+        yield from started or sorted(folder.glob(f"submitit*/*_{int(task)}_0_log.out"))
         return
     yield from sorted(folder.glob("*.log"))
     if not any(folder.glob("task_*.log")):
@@ -106,22 +109,42 @@ def _errors(files: Sequence[Path]) -> None:
         print("The logs tell of nothing that went wrong.")
     for key, count in counts.most_common(_SHOWN):
         path, text = first[key]
-        print(f"{count:6,} × {text[:500]}\n         first in {path}")
+        print(f"{count:6,} × {plain(text[:500])}\n         first in {plain(str(path))}")
+
+
+class _Tail:
+    """How far one log was shown. No handle stays open: a launch may have more logs than a process may open files."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self._offset = offset
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+
+    def more(self, path: Path) -> str:
+        """What was written since; all of it where the log was begun anew; nothing where it is gone."""
+        try:
+            size = path.stat().st_size
+            if size < self._offset:
+                self._offset = 0
+                self._decoder.reset()
+            if size == self._offset:
+                return ""
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                written = file.read()
+        except FileNotFoundError:
+            return ""
+        self._offset += len(written)
+        return self._decoder.decode(written)
 
 
 def _follow(run: Run, launch: int, task: str | None) -> None:
     """Print what is appended to any of the logs, and logs that appear."""
-    open_files: dict[Path, IO[str]] = {}
-    seen = set(_files(run, launch, task))
+    tails = {path: _Tail(path.stat().st_size) for path in _files(run, launch, task)}
     last: Path | None = None
     try:
         while True:
             for path in _files(run, launch, task):
-                if path not in open_files:
-                    open_files[path] = path.open("r", encoding="utf-8", errors="replace")
-                    if path in seen:
-                        open_files[path].seek(0, 2)
-                text = open_files[path].read()
+                text = tails.setdefault(path, _Tail()).more(path)
                 if text:
                     if path != last:
                         print(f"==> {path} <==")

@@ -9,7 +9,7 @@ from slurm import sweep
 from slurm.view.next_steps import commands
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
-from slurm.view.text import Column, Terminal, table, visible, wrapped
+from slurm.view.text import Column, Terminal, fit, plain, table, visible, wrapped
 from slurm.view.time_axis import spoken
 from slurm.view.words import RUN_STATES, TASK_STATES, amount, brief, counted, figures, share
 
@@ -43,11 +43,11 @@ def render(view: Standing, terminal: Terminal, all_tasks: bool = False) -> list[
     if view.failures.causes:
         lines += [*_failures(view, terminal), ""]
     for note in view.notes:
-        lines += wrapped(terminal.paint(note, "yellow"), terminal.width, "  ")
+        lines += wrapped(terminal.paint(plain(note), "yellow"), terminal.width, "  ")
     if view.verdict and view.state in ("incomplete", "cancelled", "stalled"):
-        lines += [*wrapped(f"The sweep said: {view.verdict.message}", terminal.width, ""), ""]
+        lines += [*wrapped(f"The sweep said: {plain(view.verdict.message)}", terminal.width, ""), ""]
     for paragraph in view.damaged[:3]:
-        lines += [*wrapped(terminal.paint(paragraph, "red"), terminal.width, "  "), ""]
+        lines += [*wrapped(terminal.paint(plain(paragraph), "red"), terminal.width, "  "), ""]
     return lines + _next(view, terminal)
 
 
@@ -176,8 +176,8 @@ def _row(task: TaskStanding, terminal: Terminal) -> list[str]:
     busy = task.alive or task.settled > 0
     return [
         str(task.task),
-        (task.host or "").split(".")[0],
-        terminal.paint(state if len(state) <= 22 else state[:21] + "…", style),
+        plain((task.host or "").split(".")[0]),
+        terminal.paint(fit(plain(state), 22), style),
         f"{task.settled:,}/{task.dealt:,}",
         share(task.settled, task.dealt) if task.dealt else "",
         amount(task.audio_seconds) if task.audio_seconds else "",
@@ -199,11 +199,11 @@ def _failures(view: Standing, terminal: Terminal) -> list[str]:
     title = f"failures: {', '.join(head)}" + ("" if failures.complete else " (of the newest parts alone)")
     lines = [terminal.paint(title, "bold")]
     for cause in failures.causes[:_MOST_CAUSES]:
-        first, *rest = wrapped(cause.signature, terminal.width, _HANG)
+        first, *rest = wrapped(plain(cause.signature), terminal.width, _HANG)
         lines += [f"{cause.items:>7,} × {first[len(_HANG) :]}", *rest]
         example: Optional[str] = next((example.path for example in cause.examples if example.path), None)
         if example:
-            lines.append(f"{_HANG}e.g. {example}")
+            lines.append(f"{_HANG}e.g. {plain(example)}")
         lines += [terminal.paint(line, "dim") for line in wrapped(cause.advice, terminal.width, _HANG)]
     if len(failures.causes) > _MOST_CAUSES:
         lines.append(f"{_HANG}… and {len(failures.causes) - _MOST_CAUSES} causes more; `report` shows them")

@@ -8,7 +8,8 @@ import shutil
 from typing import IO, NamedTuple, Sequence
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_ESCAPE = re.compile(r"(\x1b\[[0-9;]*m)")
+_RESET = "\x1b[0m"
 NARROWEST, WIDEST = 60, 140
 
 
@@ -32,7 +33,7 @@ class Terminal(NamedTuple):
         """`text` in the named styles, where colours are taken."""
         if not self.colours or not text or not styles:
             return text
-        return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"
+        return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}{_RESET}"
 
     def bar(self, share: float, width: int) -> str:
         """A progress bar; full only when all is done."""
@@ -55,14 +56,32 @@ def visible(text: str) -> int:
     return len(_ESCAPE.sub("", text))
 
 
-def _fit(text: str, most: int) -> str:
-    return text if not most or visible(text) <= most else text[: most - 1] + "…"
+def plain(text: str) -> str:
+    """Text from outside (names of files, messages) without what a terminal would obey: escaped where not printable."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def fit(text: str, most: int) -> str:
+    """`text` in at most `most` columns (0: as it is), with a sign where it was cut; no colour runs on behind it."""
+    if not most or visible(text) <= most:
+        return text
+    kept, room, last = "", most - 1, _RESET
+    for place, piece in enumerate(_ESCAPE.split(text)):
+        is_style = place % 2 == 1
+        kept += piece if is_style else piece[:room]
+        if is_style:
+            last = piece
+        elif len(piece) > room:
+            break
+        else:
+            room -= len(piece)
+    return f"{kept}…{'' if last == _RESET else _RESET}"
 
 
 def table(terminal: Terminal, columns: Sequence[Column], rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
     """The lines of a table, header first. Columns that are empty in every row are left out."""
     kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
-    cells = {place: [_fit(row[place], columns[place].most) for row in rows] for place in kept}
+    cells = {place: [fit(row[place], columns[place].most) for row in rows] for place in kept}
     widths = {place: max(len(columns[place].title), *map(visible, cells[place])) for place in kept}
     while sum(widths[place] for place in kept) + gap * (len(kept) - 1) > terminal.width:
         spare = max(kept, key=lambda place: columns[place].spare)

@@ -16,7 +16,7 @@ from pipelines.core.errors import StorageError
 from pipelines.core.run import Run
 from slurm.view import watch_screen, watch_text
 from slurm.view.standing import Looker, Standing
-from slurm.view.text import Terminal
+from slurm.view.text import Terminal, plain
 from slurm.view.watch_text import Frame, Watched
 
 EVERY_S = 2.0
@@ -46,11 +46,15 @@ class Follower:
         self._looker = looker or Looker()
         self._kept: dict[str, tuple[int, Standing]] = {}
         self.damaged: dict[str, str] = {}
-        """Run → the paragraph that says why it cannot be shown."""
+        """Run → the paragraph that says why it cannot be shown, or could not at some time."""
+        self.unread = 0
+        """Runs that the last look left out."""
 
     def look(self, runs: Sequence[Run]) -> list[Standing]:
         """How the runs stand now; one whose files are damaged is left out, and noted."""
-        return [view for run in runs if (view := self._look(run)) is not None]
+        views = [view for run in runs if (view := self._look(run)) is not None]
+        self.unread = len(runs) - len(views)
+        return views
 
     def _look(self, run: Run) -> Optional[Standing]:
         try:
@@ -101,7 +105,7 @@ def watch(
             views = session.by_line()
     finally:
         for text in follower.damaged.values():
-            print(f"voxarray: {text}", file=sys.stderr)
+            print(f"voxarray: {plain(text)}", file=sys.stderr)
     return views
 
 
@@ -153,7 +157,7 @@ class _Session:
 
     def _lines(self, views: list[Standing]) -> list[str]:
         watched = [Watched(view, self.label(view.run)) for view in views]
-        frame = Frame(watched, self._place(views), self.every_s, self.head())
+        frame = Frame(watched, self._place(views), self.every_s, self.head(), self.follower.unread)
         return watch_text.screen(frame, Terminal.of(sys.stdout), watch_screen.rows())
 
     def _place(self, views: list[Standing]) -> int:
@@ -171,11 +175,11 @@ class _Session:
         try:
             while True:
                 views = self.follower.look(self.select())
-                for view in views:
-                    text = watch_text.line(Watched(view, self.label(view.run)))
-                    if said.get(view.run.id) != text:
-                        said[view.run.id] = text
-                        say([f"{time.strftime('%H:%M:%S')} {text}"])
+                news = {view.run.id: watch_text.line(Watched(view, self.label(view.run))) for view in views}
+                if self.follower.unread:
+                    news[""] = watch_text.unread(self.follower.unread)
+                say([f"{time.strftime('%H:%M:%S')} {text}" for run, text in news.items() if said.get(run) != text])
+                said.update(news)
                 if self.over(views):
                     break
                 time.sleep(self.every_s)

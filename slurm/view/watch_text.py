@@ -9,7 +9,7 @@ from slurm.view import runs_text
 from slurm.view.run_text import most_interesting, sentence
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
-from slurm.view.text import Column, Terminal, table, visible
+from slurm.view.text import Column, Terminal, fit, plain, table
 from slurm.view.words import TASK_STATES, brief, counted, figures, share
 
 _BAR, _TASK_BAR = 20, 12
@@ -49,19 +49,24 @@ class Watched(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What there is to draw. `chosen`: the number of the run in hand; `head`: lines of the caller's above all."""
+    """What there is to draw. `chosen`: the number of the run in hand; `head`: lines of the caller's above all.
+
+    `unread`: how many runs are left out, as their files cannot be read.
+    """
 
     watched: Sequence[Watched]
     chosen: int
     every_s: float
     head: Sequence[str] = ()
+    unread: int = 0
 
 
 def screen(frame: Frame, terminal: Terminal, rows: int) -> list[str]:
     """The lines of the screen, `rows` at most; what matters less is left out where they do not suffice."""
     last = terminal.paint(_keys(frame), "dim")
     if not frame.watched:
-        return [*frame.head, *runs_text.render([], terminal, 0), "", last][:rows]
+        none = [unread(frame.unread)] if frame.unread else runs_text.render([], terminal, 0)
+        return [*frame.head, *none, "", last][:rows]
     lines = [terminal.paint(_title(frame), "bold"), *frame.head]
     lines += _runs(frame, terminal, max(_LEAST_RUNS, (rows - len(lines)) // 2 - 2))
     lines.append("")
@@ -72,7 +77,13 @@ def screen(frame: Frame, terminal: Terminal, rows: int) -> list[str]:
 def _title(frame: Frame) -> str:
     at_work = sum(watched.view.state == "running" for watched in frame.watched)
     now = time.strftime("%H:%M:%S")
-    return f"{now}  {counted(len(frame.watched), 'run')}, {at_work} at work"
+    left_out = f", {frame.unread:,} unreadable" if frame.unread else ""
+    return f"{now}  {counted(len(frame.watched), 'run')}, {at_work} at work{left_out}"
+
+
+def unread(count: int) -> str:
+    """What stands for runs that are left out of a table."""
+    return f"{counted(count, 'run')} left out: {'its' if count == 1 else 'their'} files cannot be read."
 
 
 def _keys(frame: Frame) -> str:
@@ -116,7 +127,7 @@ def _run(watched: Watched, terminal: Terminal, *, is_chosen: bool) -> list[str]:
 def _details(view: Standing, terminal: Terminal, room: int) -> list[str]:
     """The run in hand: how it stands, what keeps it waiting, its tasks at work, its failures by cause."""
     lines = [f"{terminal.paint(view.run.id, 'bold')}  {sentence(view)}"]
-    lines += [_cut(terminal.paint(note, "yellow"), terminal.width) for note in view.notes[:2]]
+    lines += [fit(terminal.paint(plain(note), "yellow"), terminal.width) for note in view.notes[:2]]
     causes = _failures(view, terminal)[: max(2, (room - len(lines)) // 3)]
     lines += _tasks(view, terminal, room - len(lines) - len(causes) - (1 if causes else 0))
     return [*lines, *(["", *causes] if causes else [])]
@@ -140,7 +151,7 @@ def _task(task: TaskStanding, terminal: Terminal) -> list[str]:
     state = TASK_STATES[task.state] + (", slow" if task.slow else "")
     return [
         str(task.task),
-        (task.host or "").split(".")[0],
+        plain((task.host or "").split(".")[0]),
         terminal.paint(state, "red" if task.unwell else "green"),
         terminal.bar(task.settled / task.dealt if task.dealt else 0.0, _TASK_BAR),
         f"{task.settled:,}/{task.dealt:,}",
@@ -157,13 +168,8 @@ def _failures(view: Standing, terminal: Terminal) -> list[str]:
         return []
     title = f"failures by cause: {counted(view.failures.items, 'item')}, {view.failures.quarantined:,} given up"
     lines = [terminal.paint(title, "bold")]
-    lines += [_cut(f"{cause.items:>7,} × {cause.signature}", terminal.width) for cause in causes[:_MOST_CAUSES]]
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    """A line of one style that ends where the screen does; colours are given up rather than cut in two."""
-    return text if visible(text) <= width else text[: width - 1] + "…"
+    told = (f"{cause.items:>7,} × {plain(cause.signature)}" for cause in causes[:_MOST_CAUSES])
+    return [*lines, *(fit(text, terminal.width) for text in told)]
 
 
 def line(watched: Watched) -> str:

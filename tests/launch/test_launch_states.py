@@ -33,6 +33,12 @@ def test_never_satisfied_says_what_to_type():
         ("QOSMaxJobsPerUserLimit", "as many jobs as your QOS allows"),
         ("PartitionTimeLimit", "less --time"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "down, drained or reserved"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "down, drained or reserved",
+        ),
+        ("BurstBufferResources", "burst buffer"),
+        ("BurstBufferStageIn", "burst buffer"),
         ("BeginTime", "starts again"),
         ("JobHeldUser", "held by you"),
         ("JobHeldAdmin", "administrator"),

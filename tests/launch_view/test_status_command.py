@@ -59,7 +59,7 @@ def test_the_json_form_of_all_runs_is_stable(running, moment, capsys):
     make(Made(items=10, tasks=1, name="older"), moment)
     assert status.main(["--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    assert set(value) == {"format", "time", "runs"}
+    assert set(value) == {"format", "time", "runs", "unread"}
     assert {run["run"].split("-")[0] for run in value["runs"]} == {"going", "older"}
     assert all(set(run) == LISTED_FIELDS for run in value["runs"])
 
