@@ -133,7 +133,9 @@ def _hear(audio: Audio, how: Cutting) -> tuple[Heard, Track]:
     lacking = min(LOUDER_DB, QUIET_DB - float(np.percentile(level, 99))) if len(level) else 0.0
     if lacking > 0:
         gain = np.float32(10 ** (lacking / 20))
-        heard = listen((to_float(block) * gain for block in rebuffered(iter(audio()), engine.block)), engine)
+        louder = listen((to_float(block) * gain for block in rebuffered(iter(audio()), engine.block)), engine)
+        # Where little of a long recording is speech, that is loud enough by itself, and the gain only clips it.
+        heard = heard._replace(probabilities=np.maximum(heard.probabilities, louder.probabilities))
     return heard, Track(engine.hop, level, heard.probabilities)
 
 

@@ -40,8 +40,8 @@ class Audio:
             self.fault = error
 
     def read_ahead(self, pool: ThreadPoolExecutor) -> None:
-        """Begin to read."""
-        if (self._item.duration or 0.0) <= _AHEAD_S:
+        """Begin to read, unless that may be more than memory should hold."""
+        if self._item.duration is not None and self._item.duration <= _AHEAD_S:
             self._ahead = pool.submit(lambda: list(self._blocks()))
 
     def _blocks(self) -> Iterator[Float32]:

@@ -53,8 +53,10 @@ def to_int16(samples: Samples) -> Int16:
     if samples.dtype == np.int16:
         return samples  # type: ignore[return-value]
     scaled = samples * FULL_SCALE
-    if scaled.size and np.isnan(scaled.max()):
-        raise ItemError("The recording holds samples that are not numbers (NaN); whatever wrote it went wrong.")
+    if scaled.size and not (np.isfinite(scaled.max()) and np.isfinite(scaled.min())):
+        raise ItemError(
+            "The recording holds samples that are not numbers (NaN or infinite); whatever wrote it went wrong."
+        )
     np.rint(scaled, out=scaled)
     np.clip(scaled, -32768, 32767, out=scaled)
     whole: Int16 = scaled.astype(np.int16)

@@ -27,21 +27,29 @@ def list_items(source: Path, _: Parameters) -> Iterator[dict[str, Any]]:
     """Rows for every recording below `source`: `audio_filepath`, and `problem` where it is known to be unreadable.
 
     Files are taken by suffix, upper or lower case. Links to files and directories are followed, but not those that
-    lead back up. A directory that cannot be read becomes a row with its problem. One directory is open at a time.
+    lead back up, nor those to a directory that lies below `source` itself: its recordings are there once. A directory
+    that cannot be read becomes a row with its problem. One directory is open at a time.
     """
-    waiting = [_Folder(os.fspath(source), ())]
-    while waiting:
+    waiting, links = [_Folder(os.fspath(source), ())], list[_Folder]()
+    below: set[_Identity] = set()
+    following = False  # links, which wait until all that lies below `source` has been read
+    while waiting or links:
+        if not waiting:
+            waiting, links, following = links, [], True
         folder = waiting.pop()
         try:
             status = Path(folder.path).stat()
             identity = (status.st_dev, status.st_ino)
-            if identity in folder.above:
+            if identity in folder.above or (following and identity in below):
                 continue
+            if not following:
+                below.add(identity)
             above = (*folder.above, identity)
             with os.scandir(folder.path) as entries:
                 for entry in entries:
                     if _is_folder(entry):
-                        waiting.append(_Folder(entry.path, above))
+                        later = entry.is_symlink() and not following
+                        (links if later else waiting).append(_Folder(entry.path, above))
                     elif is_recording(entry.name):
                         yield _row(entry.path, _problem(entry))
         except OSError as error:

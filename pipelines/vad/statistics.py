@@ -5,6 +5,7 @@ The figures are those of the seed program (columns of the same names in the CSV)
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from itertools import islice
 from typing import Any
@@ -39,9 +40,9 @@ def result(bounds: Bounds, length: int, duration: float) -> dict[str, Any]:
     if duration >= SPLIT_FROM:
         fields["splits"] = splits(silences, length)
     # A resampler may give up to one sample more than the recording lasts, and the last millisecond may round up.
-    fields["segments"] = [
-        [min(round(start / RATE, 3), duration), min(round(end / RATE, 3), duration)] for start, end in segments
-    ]
+    last = math.floor(duration * 1000 + 1e-6) / 1000
+    rounded = ([min(round(start / RATE, 3), last), min(round(end / RATE, 3), last)] for start, end in segments)
+    fields["segments"] = [[start, end] for start, end in rounded if end > start]
     return fields
 
 

@@ -15,6 +15,8 @@ from pipelines.asr.cutting import ALWAYS, AUTO, NEVER, Cutting, cut, extracted
 from pipelines.asr.packing import Limits, Track, packed, tidy
 from pipelines.audio import RATE
 from pipelines.core.errors import EnvironmentNotFit, ItemError
+from pipelines.voice import engines
+from pipelines.voice.speech import listen
 from tests import corpus
 
 HOP = 4
@@ -315,3 +317,29 @@ def test_a_recording_that_became_shorter(spoken, monkeypatch):
     readings = iter([samples, samples[: 40 * RATE]])
     with pytest.raises(ItemError, match="shorter"):
         list(cut(lambda: [next(readings)], Cutting(30.0)))
+
+
+def test_a_few_loud_words_in_a_long_quiet_recording_are_heard():
+    """Most of it is quiet, so that it is heard louder, too; that clips what was loud enough."""
+    from tests.asr import prompts
+
+    words = [prompt for prompt in prompts.prompts(0.6, 1.2)][:12]
+    noise = np.random.default_rng(0).standard_normal(60 * RATE).astype(np.float32) * np.float32(10 / 32768)
+    engine = engines.shared("silero", "asr")
+    lost = clearly = 0
+    for word in words:
+        samples, at = noise.copy(), 25 * RATE
+        spoken = corpus.read_wave(word.path)
+        samples[at : at + len(spoken)] += spoken
+        plain = listen(iter([samples]), engine).probabilities
+        heard, _ = cutting._hear(lambda samples=samples: [samples], Cutting(30.0))
+        assert (heard.probabilities >= plain).all()
+        if (plain > 0.6).any():
+            clearly += 1
+            lost += not any(piece.first < at + len(spoken) and at < piece.last for piece in cut_of(samples))
+    assert clearly >= 6
+    assert lost == 0
+
+
+def cut_of(samples):
+    return cut(lambda: iter([samples]), Cutting(30.0))

@@ -48,6 +48,16 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
     assert listed(corpus) == dict.fromkeys(["c.wav", "file.wav", "folder/b.wav", "again/b.wav"])
 
 
+def test_links_among_the_folders_themselves_make_no_recording_twice(tmp_path):
+    """As in a layout where each speaker's folder has links to related ones: every path through them would count."""
+    names = "abcdefg"
+    for name in names:
+        touch(tmp_path / name / f"{name}.wav")
+        for other in names.replace(name, ""):
+            (tmp_path / name / f"related_{other}").symlink_to(tmp_path / other)
+    assert listed(tmp_path) == dict.fromkeys(f"{name}/{name}.wav" for name in names)
+
+
 def test_what_cannot_be_read_is_listed_with_its_problem(tmp_path):
     (tmp_path / "dangling.wav").symlink_to(tmp_path / "nothing.wav")
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")

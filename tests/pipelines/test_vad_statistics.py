@@ -100,3 +100,16 @@ def test_nothing_at_all():
     assert found["spch-ratio"] == 0.0
     assert found["max-spoken"] == found["max-nospch"] == 0.0
     assert found["segments"] == []
+
+
+def test_no_segment_is_empty_or_ends_after_its_recording():
+    """An engine's last window may hold a few samples only, and a millisecond may round up."""
+    die = np.random.default_rng(0)
+    for _ in range(300):
+        length = int(die.integers(2000, 400_000))
+        start = length - int(die.integers(1, 40))
+        duration = round(length / RATE, 6)
+        for bounds in ([[start, length]], [[1000, length]]):
+            for first, last in result(np.array(bounds), length, duration)["segments"]:
+                assert first < last
+                assert first + round(last - first, 3) <= duration + 1e-9
