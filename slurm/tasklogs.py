@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 from pipelines.core import paths
-from pipelines.core.errors import DONE, UsageError
+from pipelines.core.errors import DONE, UsageError, plain
 from pipelines.core.run import Run
 from slurm import control, find, flags
-from slurm.view.text import plain
 
 _TAIL_BYTES = 16384
 _SHOWN = 20

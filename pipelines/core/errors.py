@@ -89,6 +89,11 @@ def listed(entries: Iterable[str], total: int) -> str:
     return "; ".join(shown) + more
 
 
+def plain(text: str) -> str:
+    """Text from outside (names of files, messages) without what a terminal would obey: escaped where not printable."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 _PATH = re.compile(r"(?:/[^\s:'\",;()\[\]]+)+")
 _HEX = re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8,}\b")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -18,7 +18,7 @@ from typing import Optional
 import msgspec
 
 from pipelines.core import claims, clock, lock, manifest, paths, store, stream
-from pipelines.core.errors import LISTED, IncompleteRunError, ManifestChangedError, VoxarrayError, listed
+from pipelines.core.errors import LISTED, IncompleteRunError, ManifestChangedError, VoxarrayError, listed, plain
 from pipelines.core.launches import LaunchRecord
 from pipelines.core.manifest import Identity
 from pipelines.core.output import ManifestOutput, published_by
@@ -209,7 +209,7 @@ def _incomplete(run: Run, identity: Identity, tally: Tally) -> IncompleteRunErro
     changed = "".join(changed_since(record, identity) for record in run.records()[-1:])
     return IncompleteRunError(
         f"{tally.missing:,} of {tally.items:,} items of {run.id} are not done yet, so nothing was merged: "
-        f"{listed(tally.missing_examples, tally.missing)}. {changed}"
+        f"{listed(map(plain, tally.missing_examples), tally.missing)}. {changed}"
         f"{how_to_redo(run)} A merge of what there is: `./voxarray merge {run.id} --partial`."
     )
 
@@ -257,7 +257,7 @@ def summary(receipt: Receipt) -> str:
     proof = f"{receipt.merged:,} merged + {receipt.quarantined:,} quarantined + {receipt.missing:,} missing"
     lines = [f"{receipt.items:,} items = {proof}{' (PARTIAL merge)' if receipt.partial else ''}."]
     lines += [
-        f"  {cause.count:,} × {cause.message.splitlines()[0][:160]} (for example {cause.example})"
+        f"  {cause.count:,} × {plain(cause.message.splitlines()[0][:160])} (for example {plain(cause.example)})"
         for cause in receipt.signatures[:LISTED]
     ]
     if receipt.quarantined:
@@ -268,6 +268,6 @@ def summary(receipt: Receipt) -> str:
         )
     if receipt.differing:
         lines.append(f"  {receipt.differing:,} items were done twice with results that differ; the first was taken.")
-    lines += [f"  {note}" for note in receipt.notes]
+    lines += [f"  {plain(note)}" for note in receipt.notes]
     lines += [f"  {file.path} ({file.rows:,} rows)" for file in receipt.outputs]
     return "\n".join(lines)

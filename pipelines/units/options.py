@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--units",
         metavar="NAME",
         help="which units: logmel-kmeans-K (needs no download: k-means on log-mel features of this manifest), a "
-        "published codebook (mhubert-base-vp_mls_cv_8lang-kmeans-expresso-2000, …; `import-checkpoint --list`: all, "
-        f"and which have a voice for sts), one that was fitted or imported, or its folder (default: {DEFAULT_UNITS})",
+        "published codebook (mhubert-base-vp_mls_cv_8lang-kmeans-expresso-2000, …; sts needs one with a voice), one "
+        f"that was fitted or imported, or its folder (default: {DEFAULT_UNITS})",
     )
     group.add_argument("--dense-model", "--dense_model", metavar="NAME", help=argparse.SUPPRESS)
     group.add_argument("--quantizer", metavar="NAME", help=argparse.SUPPRESS)

@@ -144,7 +144,7 @@ def _take(order: Order, whole: State, link: Link, found: Given, conducting: bool
         raise VoxarrayError(
             f"{receipt.quarantined:,} of {receipt.items:,} items of {run.id} were given up, more than the share of "
             f"{link.most_failed:g} with which the recipe goes on (most_failed): "
-            f"{listed([cause.message.splitlines()[0][:160] for cause in receipt.signatures[:3]], 3)}. "
+            f"{listed([core.plain(cause.message.splitlines()[0][:160]) for cause in receipt.signatures[:3]], 3)}. "
             f"`./voxarray logs {run.id} --errors` tells why; `./voxarray retry {run.id} --quarantined` tries again."
         )
     standing.given_up = receipt.quarantined

@@ -11,7 +11,8 @@ One run:
   failures [{signature, kind, message, items, quarantined, tries, examples, advice}] · failures_complete ·
   notes (what keeps jobs in the queue; what the merge had to say) · outputs (paths) · next (commands)
 All runs: {format 1, time, runs [{run, pipeline, state, items, done, quarantined, left, audio_seconds, speed, eta_s,
-          created, last_sign_s}]}, newest first. Times are seconds, audio too; what is unknown is null.
+          created, last_sign_s}], unread (runs whose files could not be read)}, newest first.
+Times are seconds, audio too; what is unknown is null.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Optional, Sequence
 
 from pipelines.core import clock
+from pipelines.core.errors import plain
 from slurm import sweep
 from slurm.view.next_steps import commands
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
-from slurm.view.text import Column, Terminal, fit, plain, table, visible, wrapped
+from slurm.view.text import Column, Terminal, fit, table, visible, wrapped
 from slurm.view.time_axis import spoken
 from slurm.view.words import RUN_STATES, TASK_STATES, amount, brief, counted, figures, share
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, Optional, Sequence
 import msgspec
 
 from pipelines.core import paths
-from pipelines.core.errors import DONE, SOME_FAILED, StorageError
+from pipelines.core.errors import DONE, SOME_FAILED, StorageError, plain
 from pipelines.core.plan import Plan
 from pipelines.core.run import Run
 from slurm import find
 from slurm.chain import state as chains
 from slurm.view import run_json, run_text, runs_text, watch, watch_text
 from slurm.view.standing import Looker, Standing
-from slurm.view.text import Terminal, plain
+from slurm.view.text import Terminal
 
 LISTED = 25
 """Runs in the table, unless all are asked for."""

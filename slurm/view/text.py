@@ -56,11 +56,6 @@ def visible(text: str) -> int:
     return len(_ESCAPE.sub("", text))
 
 
-def plain(text: str) -> str:
-    """Text from outside (names of files, messages) without what a terminal would obey: escaped where not printable."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-
-
 def fit(text: str, most: int) -> str:
     """`text` in at most `most` columns (0: as it is), with a sign where it was cut; no colour runs on behind it."""
     if not most or visible(text) <= most:

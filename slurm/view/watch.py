@@ -12,11 +12,11 @@ from typing import Any, Callable, Optional, Sequence
 import msgspec
 
 from pipelines.core import clock
-from pipelines.core.errors import StorageError
+from pipelines.core.errors import StorageError, plain
 from pipelines.core.run import Run
 from slurm.view import watch_screen, watch_text
 from slurm.view.standing import Looker, Standing
-from slurm.view.text import Terminal, plain
+from slurm.view.text import Terminal
 from slurm.view.watch_text import Frame, Watched
 
 EVERY_S = 2.0

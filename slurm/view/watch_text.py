@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Sequence
 
+from pipelines.core.errors import plain
 from slurm.view import runs_text
 from slurm.view.run_text import most_interesting, sentence
 from slurm.view.standing import Standing
 from slurm.view.tasks import TaskStanding
-from slurm.view.text import Column, Terminal, fit, plain, table
+from slurm.view.text import Column, Terminal, fit, table
 from slurm.view.words import TASK_STATES, brief, counted, figures, share
 
 _BAR, _TASK_BAR = 20, 12

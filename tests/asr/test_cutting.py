@@ -323,7 +323,7 @@ def test_a_few_loud_words_in_a_long_quiet_recording_are_heard():
     """Most of it is quiet, so that it is heard louder, too; that clips what was loud enough."""
     from tests.asr import prompts
 
-    words = [prompt for prompt in prompts.prompts(0.6, 1.2)][:12]
+    words = prompts.prompts(0.6, 1.2, 12)
     noise = np.random.default_rng(0).standard_normal(60 * RATE).astype(np.float32) * np.float32(10 / 32768)
     engine = engines.shared("silero", "asr")
     lost = clearly = 0

@@ -6,8 +6,9 @@ import pytest
 from made_runs import Made, Maker, look_at
 from test_failures import fail
 
+from pipelines.core.errors import plain
 from slurm.view import run_text, watch_text
-from slurm.view.text import Column, Terminal, fit, plain, table, visible
+from slurm.view.text import Column, Terminal, fit, table, visible
 from slurm.view.watch_text import Frame, Watched
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\udcff\r\nbye\u202e"
