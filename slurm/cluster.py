@@ -21,6 +21,8 @@ _SILENT = ("unable to contact slurm controller", "socket timed out", "connection
 _ABSENT = ("could not establish a configuration source", "command not found", "unable to process configuration file")
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER")
 _FOREIGN = ("SLURM", "SBATCH", "SRUN", "SUBMITIT")
+_WHOLE = {"squeue": {"SLURM_BITSTR_LEN": "0"}}
+"""Variables for a command: without this one, squeue cuts an array's list of tasks after 64 bytes (squeue(1))."""
 
 
 class CommandError(ClusterNotFit):
@@ -38,9 +40,16 @@ class CommandError(ClusterNotFit):
 
 def call(*command: str, timeout_s: float = _TIMEOUT_S) -> str:
     """Standard output of a Slurm command. `CommandError` if it fails."""
+    variables = {**os.environ, **_WHOLE.get(command[0], {})}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=variables,
         )
     except FileNotFoundError:
         raise CommandError(command, f"{command[0]}: command not found") from None

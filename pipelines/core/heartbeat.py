@@ -25,6 +25,10 @@ def interval_s() -> float:
 class Heartbeat(msgspec.Struct, kw_only=True):
     """`task_NNNN.heartbeat.json`. Times in seconds since the epoch; counts are this attempt's unless said otherwise.
 
+    `settled_before`: done or given up before it; `quarantined`: given up by it; `audio_seconds_given_up`: of all items
+    that were given up, before it too; `failed`: failed tries, of which an item has two before it is given up; `cpu_s`:
+    of the process and the children that it has waited for.
+
     `state`: starting, waiting (for another attempt's lock), loading (the model), running, retrying (failed and suspect
     items, alone), finished, stopped (by a signal), failed.
     """
@@ -43,7 +47,9 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     audio_seconds_before: float = 0.0
     done: int = 0
     failed: int = 0
+    quarantined: int = 0
     audio_seconds: float = 0.0
+    audio_seconds_given_up: float = 0.0
     reason: Optional[str] = None
     signal: Optional[str] = None
     restarts: int = 0
@@ -53,8 +59,8 @@ class Heartbeat(msgspec.Struct, kw_only=True):
 
     @property
     def settled(self) -> int:
-        """Items of this task that are done, whoever did them."""
-        return self.settled_before + self.done
+        """Items of this task that are done, whoever did them, or given up."""
+        return self.settled_before + self.done + self.quarantined
 
 
 class End(msgspec.Struct, kw_only=True, frozen=True):

@@ -58,7 +58,10 @@ class LaunchRecord(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """One task's share of a deal: number of items, seconds of audio (0 where that of any is unknown), and its extents in the file."""
+    """One task's share of a deal: number of items, and its extents in the file.
+
+    `audio_seconds`: of all of them; 0 where that of any is unknown.
+    """
 
     items: int
     audio_seconds: float

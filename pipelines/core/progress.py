@@ -28,7 +28,7 @@ class TaskView(NamedTuple):
 
     @property
     def settled(self) -> int:
-        """Items done so far (all of them once the task has ended)."""
+        """Items done or given up so far (all of them once the task has ended)."""
         if self.end is not None:
             return self.end.dealt
         return self.beat.settled if self.beat else 0
@@ -69,7 +69,8 @@ class TaskView(NamedTuple):
         if self.end is not None:
             return 0.0
         if self.audio_seconds_dealt > 0:
-            return max(0.0, self.audio_seconds_dealt - self.audio_seconds)
+            given_up = self.beat.audio_seconds_given_up if self.beat else 0.0
+            return max(0.0, self.audio_seconds_dealt - self.audio_seconds - given_up)
         return max(0, self.dealt - self.settled) * mean_item_s
 
     def eta_s(self, mean_item_s: float) -> Optional[float]:
@@ -93,7 +94,7 @@ class Snapshot(NamedTuple):
 
     @property
     def settled(self) -> int:
-        """Items done so far."""
+        """Items done or given up so far."""
         return sum(view.settled for view in self.tasks)
 
     @property
@@ -109,9 +110,8 @@ class Snapshot(NamedTuple):
     @property
     def audio_seconds_dealt(self) -> float:
         """Seconds of audio dealt; where durations were not known beforehand, as estimated from what is done."""
-        dealt = sum(view.audio_seconds_dealt for view in self.tasks)
-        if dealt > 0:
-            return dealt
+        if all(view.audio_seconds_dealt > 0 for view in self.tasks if view.dealt):
+            return sum(view.audio_seconds_dealt for view in self.tasks)
         return self.mean_item_s * self.items
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +35,11 @@ GRACE_S = 20.0
 
 def _setting(name: str, default: float) -> float:
     return float(os.environ.get(name, default))
+
+
+def _processor_s() -> float:
+    """Processor seconds of this process and the children that it has waited for (ffmpeg, processes of a backend)."""
+    return round(sum(os.times()[:4]), 3)
 
 
 class TaskLoop:
@@ -93,7 +97,7 @@ class TaskLoop:
         return status
 
     def _refresh(self) -> None:
-        self.beat.cpu_s = round(time.process_time(), 3)
+        self.beat.cpu_s = _processor_s()
 
     def _settle(self, beating: Beating) -> int:
         self._read_standings()
@@ -130,14 +134,15 @@ class TaskLoop:
             for row in self._rows_that_count(path):
                 if (mine is None or row.key in mine) and (row.status == parts.DONE or launch >= pardoned):
                     self._standings.setdefault(row.key, ledger.Standing()).add(row)
+        untried = ledger.Standing()
         for item in self._dealt():
-            standing = self._standings.get(item.key)
-            if item.key in suspects or (standing is not None and standing.state == ledger.STRUCK):
+            state = self._standings.get(item.key, untried).state
+            if item.key in suspects or state == ledger.STRUCK:
                 self.alone.add(item.index)
-            if standing is None:
-                continue
-            if standing.state in (ledger.DONE, ledger.QUARANTINED):
+            if state in (ledger.DONE, ledger.QUARANTINED):
                 self.beat.settled_before += 1
+            if state == ledger.QUARANTINED:
+                self.beat.audio_seconds_given_up += item.duration or 0.0
 
     def _rows_that_count(self, path: Path) -> Iterator[Row]:
         """The rows of a part but those whose file is no longer what was written."""
@@ -250,6 +255,8 @@ class TaskLoop:
         if standing.state == ledger.STRUCK:
             self._retry.append(item)
         else:
+            self.beat.quarantined += 1
+            self.beat.audio_seconds_given_up += item.duration or 0.0
             log.warning(
                 "Item %d (%s) is quarantined: %s: %s", item.index + 1, item.audio_filepath, error.type, error.message
             )
@@ -277,7 +284,7 @@ class TaskLoop:
             audio_seconds=round(beat.audio_seconds_before + beat.audio_seconds, 3),
             started=beat.started,
             ended=clock.now(),
-            cpu_s=round(time.process_time(), 3),
+            cpu_s=_processor_s(),
             job=beat.job,
         )
         store.write_json(heartbeat.end_path(self.state, self.task), end)

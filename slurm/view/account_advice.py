@@ -55,8 +55,9 @@ def _ended(found: Account) -> Iterator[_Word]:
 
 
 def _processors(found: Account) -> Iterator[_Word]:
+    """From sacct's figures alone: heartbeats do not know of child processes that are still at work."""
     cost, used = found.cost, found.cost.used_cpus
-    if not cost.cpus or used is None or found.cost.used_share is None:
+    if not cost.cpus or used is None or found.cost.used_share is None or found.sources.used != "sacct":
         return
     enough = max(1, math.ceil(used * _ROOM))
     if cost.cpus > enough and found.cost.used_share < _IDLE:

@@ -60,13 +60,17 @@ class Answer(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A job id of a launch: the task of its index 0 (None: the sweep), its name, and exact tasks by the index."""
+    """A job id of a launch: the task of its index 0 (None: the sweep), its name, and exact tasks by the index.
+
+    `gpus`: what a task asked for, where that is on record.
+    """
 
     launch: int
     first_task: Optional[int]
     name: Optional[str]
     since: float
     is_array: bool
+    gpus: Optional[int] = None
 
 
 def ask(run: Run, snaps: Iterable[Snapshot]) -> Answer:
@@ -98,9 +102,11 @@ def _jobs(run: Run, snap: Snapshot) -> Iterator[tuple[str, _Known]]:
     elif jobs is None and record.tasks == 1:  # by hand in a job of another name: that is not all this run's
         for name in within_jobs(snap):
             yield name, _Known(record.number, 0, run.plan.pipeline, since, False)
-    for job in jobs.jobs if jobs is not None and jobs.cluster == "slurm" else ():
-        first = None if job.kind == request.SWEEP else job.first_task
-        yield job.job_id, _Known(record.number, first, jobs.name if jobs else None, since, job.kind == request.ARRAY)
+    if jobs is None or jobs.cluster != "slurm":
+        return
+    for job in jobs.jobs:
+        first, gpus = (None, 0) if job.kind == request.SWEEP else (job.first_task, jobs.request.gpu_count)
+        yield job.job_id, _Known(record.number, first, jobs.name, since, job.kind == request.ARRAY, gpus)
 
 
 def within_jobs(snap: Snapshot) -> set[str]:
@@ -157,11 +163,20 @@ def _allocation(fields: Mapping[str, str], match: re.Match[str], jobs: Mapping[s
         end,
         elapsed,
         cpus,
-        int(_number(held.get("gres/gpu", "0")) or 0),
+        known.gpus if (gpus := _gpus(held)) is None else gpus,
         megabytes(held.get("mem", "")) or _asked(fields["ReqMem"], cpus or 1),
         minutes * 60 if minutes else None,
         seconds(fields["TotalCPU"]) or None,  # nothing at all means that this cluster does not count it
     )
+
+
+def _gpus(held: Mapping[str, str]) -> Optional[int]:
+    """GPUs among what was held. None where there are none, which may mean that this cluster does not count them."""
+    kinds = [_number(text) or 0.0 for name, text in held.items() if name.startswith("gres/gpu:")]
+    whole = _number(held.get("gres/gpu", ""))
+    if whole is None and not kinds:
+        return None
+    return int(sum(kinds) if whole is None else whole)
 
 
 def _asked(text: str, cpus: int) -> Optional[float]:

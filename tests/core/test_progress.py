@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 
 import pytest
 
-from pipelines.core import clock, heartbeat, progress, store
+from pipelines.core import clock, heartbeat, progress, registry, store
 from pipelines.core.errors import DONE
 from pipelines.core.pipeline import Resources
 from pipelines.core.task import TaskLoop
@@ -88,6 +90,48 @@ def test_live_progress_ends_with_the_line_of_the_end(run):
     with progress.Live(run, 0, plain):
         pass
     assert "\r" not in plain.getvalue()
+
+
+@pytest.mark.parametrize("known", ["every other item's", "those of one task"])
+def test_durations_that_only_some_items_have_are_not_taken_for_all(world, monkeypatch, known):
+    rows = [
+        {key: row[key] for key in row if key != "duration" or (n // 2 if known == "every other item's" else n) % 2}
+        for n, row in enumerate(world.rows(20))
+    ]
+    easy = dataclasses.replace(registry.find("tone"), requires=("audio_filepath",))
+    monkeypatch.setattr(registry, "find", lambda _: easy)
+    made = world.run(world.write(rows))
+    number = launch(made, 2)
+    shares = made.deal(number).shares
+    first = sum(row.get("duration", 0.0) for row in rows[1::2])
+    assert [share.audio_seconds for share in shares] == [0.0, 0.0 if known == "every other item's" else first]
+    assert made.record(number).imbalance == 1.0, "ten items each"
+    beat(made, 0, done=9, audio_seconds=90.0)
+    beat(made, 1, done=9, audio_seconds=90.0 if known == "every other item's" else first - 1)
+    view = progress.snapshot(made, 0)
+    assert view.tasks[0].left_s(view.mean_item_s) == pytest.approx(view.mean_item_s)
+    assert view.eta_s > 1
+    assert view.audio_seconds_dealt == pytest.approx(20 * view.mean_item_s)
+
+
+def test_items_that_were_given_up_are_not_left(run):
+    beat(run, 0, done=5, quarantined=2, failed=5, audio_seconds=180.0, audio_seconds_given_up=72.0)
+    view = progress.snapshot(run, 0)
+    assert (view.settled, view.failed) == (7, 5)
+    assert view.tasks[0].left_s(view.mean_item_s) == 3 * 36.0, "the one that waits for its second try included"
+    assert view.tasks[0].eta_s(36.0) == pytest.approx(3 * 36 / 1.8, rel=0.01)
+
+
+def test_a_heartbeat_of_an_earlier_version_is_read(run):
+    beat(run, 0, done=5)
+    path = heartbeat.heartbeat_path(run.state_folder(0), 0)
+    kept = {name: value for name, value in json.loads(path.read_text()).items() if name not in NEW}
+    assert len(kept) == len(json.loads(path.read_text())) - len(NEW)
+    store.write_json(path, kept)
+    assert progress.snapshot(run, 0).settled == 5
+
+
+NEW = ("quarantined", "audio_seconds_given_up")
 
 
 def test_durations_are_said_as_people_say_them():

@@ -42,7 +42,7 @@ def test_memory_asked_for_a_processor_or_a_node(asked, held):
     known = {"7": account_sacct._Known(0, 0, None, 0.0, False)}
     text = f"7|COMPLETED|100|200|100|4|cpu=4,node=1|{asked}|UNLIMITED|00:10|||x"
     (found,) = account_sacct.parsed(text, known)
-    assert (found.mem_mb, found.limit_s, found.gpus, found.task) == (held, None, 0, 0)
+    assert (found.mem_mb, found.limit_s, found.gpus, found.task) == (held, None, None, 0)
 
 
 def test_steps_go_to_the_allocation_before_them():
@@ -105,13 +105,13 @@ def test_what_was_computed_after_the_last_part_is_lost():
     assert (work.lost_s(), work.lost_s(80)) == (0, 30)
 
 
-def an_account(states=None, waste=None, tasks=4, **stretch) -> Account:
+def an_account(states=None, waste=None, tasks=4, used="sacct", **stretch) -> Account:
     held = [
         Stretch(0, task, "COMPLETED", 0.0, 3600.0, **{"elapsed_s": 3600.0, "cpus": 8, "gpus": 0, **stretch})
         for task in range(tasks)
     ]
     return Account(
-        "run", "tone", 100, 3600.0, 1, tasks, tasks, cost(held), waste or Waste(), Sources(tasks, 0, None, "sacct"),
+        "run", "tone", 100, 3600.0, 1, tasks, tasks, cost(held), waste or Waste(), Sources(tasks, 0, None, used),
         states or {}, at_work=False, held=held,
     )  # fmt: skip
 
@@ -128,6 +128,8 @@ PADDED = "40 % of what was computed was padding: fewer --tasks give each more it
     ("found", "told"),
     [
         (an_account(cpu_s=3960.0), ["Tasks used 1.1 of 8 processors: --cpus 2 would do."]),
+        (an_account(cpu_s=3960.0, used="heartbeats"), []),
+        (an_account(cpu_s=3960.0, used="both"), []),
         (an_account(cpu_s=8 * 3000.0), []),
         (an_account(cpu_s=3600.0, cpus=2), []),
         (an_account(cpus=None), []),
