@@ -20,6 +20,8 @@ from pipelines.core.errors import ItemError
 BLOCK = 1 << 16
 """Frames that are decoded at a time where blocks cannot be handed on as they are."""
 
+_PADDING = 8
+"""Bytes at the end of a file that its header may count and its writer have left out."""
 _GONE = {errno.ENOENT, errno.ESTALE, errno.ENOTDIR}
 
 
@@ -52,14 +54,25 @@ class Recording:
         if not size:
             raise ItemError("The file is empty (0 bytes).")
         head = self._pread(12, 0)
-        if riff.is_wave(head):
-            header = riff.parse(self._pread, size)
-            if header.is_pcm16:
-                return Wave(self._descriptor, header)
-        if suffix(path) not in FFMPEG and not (head[:4] == b"OggS" and self._is_joined_ogg(size)):
+        header = riff.parse(self._pread, size) if riff.is_wave(head) else None
+        if header is not None and header.is_pcm16:
+            return Wave(self._descriptor, header)
+        self._refuse_cut(size)
+        joined = head[:4] == b"OggS" and self._is_joined_ogg(size)  # refuses what is cut, whatever its name
+        if suffix(path) not in FFMPEG and not joined:
             with suppress(NotReadableError):
-                return Sndfile(path, size, self._pread)
+                source = Sndfile(path, size, self._pread)
+                if header is None or not header.has_sizes or source.frames >= header.frames:
+                    return source
+                source.close()  # it believes a 32-bit size that has wrapped, or that was only a marker
+                return Wave(self._descriptor, header)
         return Ffmpeg(path)
+
+    def _refuse_cut(self, size: int) -> None:
+        """Raise ItemError for a file that is shorter than its header says, where its decoder would not tell."""
+        promised = lengths.promised_bytes(self._pread)
+        if promised is not None and promised - size > _PADDING:
+            raise ItemError(f"The file is truncated: its header promises {promised} bytes, and {size} are there.")
 
     def _is_joined_ogg(self, size: int) -> bool:
         """Whether libsndfile would stop before the end. Raises ItemError for a file that is cut."""

@@ -12,13 +12,22 @@ from pipelines.core.errors import ItemError
 
 PCM = 1
 FLOAT = 3
+_ALAW = 6
+_MULAW = 7
 _EXTENSIBLE = 0xFFFE
 _UNKNOWN = 0xFFFFFFFF
-_STREAMED = 0x7FFFF000
-"""Data sizes from here on are put by writers that could not know them (SoX, ffmpeg), unless the bytes are there."""
+_STREAMED = 0x7FFF0000
+"""Data sizes from here on are put by writers that could not know them (SoX, ffmpeg), unless the bytes are there.
+
+SoX puts 0x7FFFF000, rounded down to a whole number of frames.
+"""
+_PADDING = 1 << 16
 
 PRead = Callable[[int, int], bytes]
 """(number of bytes, offset) → the bytes there; fewer at the end of the file."""
+
+_Form = tuple[int, int, int, int]
+"""Format tag, channels, rate, bits a sample."""
 
 
 class WaveHeader(NamedTuple):
@@ -36,6 +45,11 @@ class WaveHeader(NamedTuple):
         """Whether the samples are 16-bit integers, little endian, as they are used."""
         return self.format == PCM and self.bits == 16
 
+    @property
+    def has_sizes(self) -> bool:
+        """Whether every sample takes the same number of bytes, so that `frames` is right."""
+        return self.format in (PCM, FLOAT, _ALAW, _MULAW)
+
 
 def is_wave(head: bytes) -> bool:
     """Whether a file that begins with `head` (12 bytes or more) is a WAVE file with a little-endian header."""
@@ -48,7 +62,37 @@ def parse(pread: PRead, size: Optional[int]) -> WaveHeader:
     Raises ItemError for a header without samples behind it, and for fewer bytes of samples than it promises.
     """
     (riff_size,) = struct.unpack("<4xI", pread(8, 0))
-    form: Optional[tuple[int, int, int, int]] = None
+    form, wide, offset, length = _chunks(pread)
+    if form is None:
+        raise ItemError("The WAVE file does not say what its samples are (it has no fmt chunk before the data).")
+    tag, channels, rate, bits = form
+    frame = channels * max(1, bits // 8)
+    there = None if size is None else size - offset
+    length = _data_bytes(length, wide, there, riff_size, size)
+    if there is None:
+        return WaveHeader(tag, channels, rate, bits, offset, length // frame)
+    said = f"{length // frame / rate:.3f} s of audio"
+    if length - there >= frame:
+        raise ItemError(
+            f"The WAVE file is truncated: its header promises {said}, and {max(there, 0) // frame / rate:.3f} s are "
+            "there."
+        )
+    behind = pread(_PADDING, offset + length) if there > length else b""
+    if behind and not _is_chunk(behind, length):
+        if wide is None and length >= _STREAMED:
+            length = there  # a marker, not a size
+        elif there - length > frame * rate and any(behind):
+            raise ItemError(
+                f"The WAVE file's header says {said}, and {(there - length) // frame / rate:.3f} s follow that are no "
+                "chunk: likely the recorder was killed. Mend the header: "
+                "`ffmpeg -ignore_length 1 -i IN -c copy OUT.wav`."
+            )
+    return WaveHeader(tag, channels, rate, bits, offset, min(length, there) // frame)
+
+
+def _chunks(pread: PRead) -> tuple[Optional[_Form], Optional[int], int, int]:
+    """What the fmt chunk says, the size of the data by the ds64 chunk, where the data begins, and its size."""
+    form: Optional[_Form] = None
     wide: Optional[int] = None
     offset = 12
     while True:
@@ -56,26 +100,16 @@ def parse(pread: PRead, size: Optional[int]) -> WaveHeader:
         if len(head) < 8:
             raise ItemError("The WAVE file is truncated: it ends before its samples begin.")
         name, length = struct.unpack("<4sI", head)
+        if not _is_name(name):
+            raise ItemError("The WAVE file is damaged: bytes that are no chunk stand before its samples.")
         offset += 8
         if name == b"data":
-            break
+            return form, wide, offset, length
         if name == b"ds64":
             (wide,) = struct.unpack("<8xQ", _exactly(pread, 16, offset))
         elif name == b"fmt ":
             form = _format(_exactly(pread, min(length, 40), offset))
         offset = _next_chunk(pread, offset, length)
-    if form is None:
-        raise ItemError("The WAVE file does not say what its samples are (it has no fmt chunk before the data).")
-    tag, channels, rate, bits = form
-    frame = channels * max(1, bits // 8)
-    there = None if size is None else size - offset
-    length = _data_bytes(length, wide, there, riff_size, size)
-    if there is not None and length - there >= frame:
-        raise ItemError(
-            f"The WAVE file is truncated: its header promises {length // frame / rate:.3f} s of audio, and "
-            f"{max(there, 0) // frame / rate:.3f} s are there."
-        )
-    return WaveHeader(tag, channels, rate, bits, offset, (length if there is None else min(length, there)) // frame)
 
 
 def _exactly(pread: PRead, count: int, offset: int) -> bytes:
@@ -85,8 +119,8 @@ def _exactly(pread: PRead, count: int, offset: int) -> bytes:
     return data
 
 
-def _format(data: bytes) -> tuple[int, int, int, int]:
-    """(format tag, channels, rate, bits a sample) of a fmt chunk."""
+def _format(data: bytes) -> _Form:
+    """What a fmt chunk says."""
     if len(data) < 16:
         raise ItemError("The WAVE file is damaged: its fmt chunk is too short.")
     tag, channels, rate, align, bits = struct.unpack("<HHI4xHH", data[:16])
@@ -110,6 +144,11 @@ def _next_chunk(pread: PRead, offset: int, length: int) -> int:
 
 def _is_name(name: bytes) -> bool:
     return len(name) == 4 and name.isascii() and name.decode("ascii").isprintable()
+
+
+def _is_chunk(behind: bytes, length: int) -> bool:
+    """Whether what lies behind `length` bytes of samples is a chunk, or a tag, rather than more samples."""
+    return _is_name(behind[:4]) or behind[:3] == b"ID3" or (bool(length % 2) and _is_name(behind[1:5]))
 
 
 def _data_bytes(length: int, wide: Optional[int], there: Optional[int], riff_size: int, size: Optional[int]) -> int:

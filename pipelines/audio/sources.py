@@ -1,15 +1,16 @@
-"""What recordings are decoded with: our own reader for 16-bit WAVE, and libsndfile. The third is in `ffmpeg`."""
+"""What recordings are decoded with: our own reader for WAVE (16 bits, or long), and libsndfile. See also `ffmpeg`."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.audio import lengths
-from pipelines.audio.resample import Int16, Samples
-from pipelines.audio.riff import PRead, WaveHeader
+from pipelines.audio.resample import Samples
+from pipelines.audio.riff import FLOAT, PCM, PRead, WaveHeader
 from pipelines.core.errors import ItemError
 
 
@@ -32,37 +33,71 @@ class Source(Protocol):
         ...
 
 
+Bytes = npt.NDArray[np.uint8]
+
+
+def _of_24_bits(data: Bytes) -> Samples:
+    wide = np.zeros((len(data) // 3, 4), np.uint8)
+    wide[:, 1:] = data.reshape(-1, 3)
+    return _of_32_bits(wide.reshape(-1))
+
+
+def _of_32_bits(data: Bytes) -> Samples:
+    samples: Samples = data.view("<i4").astype(np.float32)
+    samples *= np.float32(2.0**-31)
+    return samples
+
+
+_NUMBERS: dict[tuple[int, int], Callable[[Bytes], Samples]] = {
+    (PCM, 8): lambda data: (data.astype(np.int16) - 128) * np.int16(256),
+    (PCM, 16): lambda data: data.view("<i2"),
+    (PCM, 24): _of_24_bits,
+    (PCM, 32): _of_32_bits,
+    (FLOAT, 32): lambda data: data.view("<f4"),
+    (FLOAT, 64): lambda data: data.view("<f8").astype(np.float32),
+}
+"""From bytes to samples, by what a header says they are and their bits."""
+
+
 class NotReadableError(Exception):
     """This decoder does not know the format, or would not read all of the file; another may."""
 
 
 class Wave:
-    """16-bit WAVE files, read straight into arrays of integers."""
+    """WAVE files whose samples are numbers, read straight into arrays: of 16-bit integers, or of floats."""
 
     def __init__(self, descriptor: int, header: WaveHeader) -> None:
         self.rate, self.channels = header.rate, header.channels
+        numbers = _NUMBERS.get((header.format, header.bits))
+        if numbers is None:
+            raise ItemError(
+                "The WAVE file is longer than its 32-bit header can say. Convert it: "
+                "`ffmpeg -ignore_length 1 -i IN -c copy -rf64 auto OUT.wav`."
+            )
+        self._numbers = numbers
         self._descriptor = descriptor
+        self._frame = header.channels * header.bits // 8
         self._offset, self._left = header.offset, header.frames
 
     def read(self, frames: int) -> Samples:
         """The next frames."""
         frames = min(frames, self._left)
-        samples: Int16 = np.empty(frames * self.channels, "<i2")
-        view = samples.view(np.uint8).data
+        data: Bytes = np.empty(frames * self._frame, np.uint8)
         done = 0
-        while done < view.nbytes:
-            count = os.preadv(self._descriptor, [view[done:]], self._offset + done)
+        while done < data.nbytes:
+            count = os.preadv(self._descriptor, [data.data[done:]], self._offset + done)
             if not count:
                 raise ItemError("The WAVE file became shorter while it was being read.")
             done += count
         self._offset += done
         self._left -= frames
+        samples = self._numbers(data)
         return samples if self.channels == 1 else samples.reshape(frames, self.channels)
 
     def skip(self, frames: int) -> None:
         """Pass over the next frames."""
         frames = min(frames, self._left)
-        self._offset += 2 * self.channels * frames
+        self._offset += self._frame * frames
         self._left -= frames
 
     def close(self) -> None:
@@ -82,7 +117,7 @@ class Sndfile:
         except (soundfile.LibsndfileError, TypeError) as error:
             raise NotReadableError(_reason(error)) from None
         try:
-            self._promised = _promised(self._file, size, pread)
+            self.frames = _promised(self._file, size, pread)
         except BaseException:
             self._file.close()
             raise
@@ -99,16 +134,16 @@ class Sndfile:
                 f"The file is damaged or truncated: {_reason(error)} (after {self._done / self.rate:.1f} s)."
             ) from None
         self._done += len(samples)
-        if len(samples) < frames and self._done < self._promised:
+        if len(samples) < frames and self._done < self.frames:
             raise ItemError(
-                f"The file is truncated: its header promises {self._promised / self.rate:.3f} s of audio, and "
+                f"The file is truncated: its header promises {self.frames / self.rate:.3f} s of audio, and "
                 f"{self._done / self.rate:.3f} s are there."
             )
         return samples
 
     def skip(self, frames: int) -> None:
         """Pass over the next frames."""
-        frames = min(frames, self._promised - self._done)
+        frames = min(frames, self.frames - self._done)
         try:
             self._file.seek(self._done + frames)
         except self._error as error:
@@ -161,6 +196,8 @@ class Span:
 def _promised(file: Any, size: int, pread: PRead) -> int:
     """The frames that the header promises. Raises NotReadableError where libsndfile would stop at a wrong length."""
     frames = int(file.frames)
+    if file.subtype.startswith("MPEG_LAYER") and file.format != "MP3":
+        raise NotReadableError("its length is only estimated")  # MP3 in WAVE
     if not 0 < frames < 1 << 62:
         raise NotReadableError("it does not say how long it is")  # 0: a writer that was killed before it could
     if file.format == "MP3" and not lengths.mp3_is_sure(pread, size):
