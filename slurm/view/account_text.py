@@ -150,8 +150,8 @@ def sources(found: Account) -> list[str]:
     elif its.used is not None:
         where = "heartbeats" if its.used == "heartbeats" else "sacct and, where that has none, from heartbeats"
         said.append(
-            f"Processor time is from {where}: of the task's own process, not of programs that it starts (ffmpeg, the "
-            "processes of several GPUs)."
+            f"Processor time is from {where}: of the task's own process and of programs that have ended, not of those "
+            "still at work (the processes of several GPUs)."
         )
     return said
 
