@@ -20,16 +20,18 @@ from pipelines.language.models import State, UnitModel, kept, nats_of
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.uint16]
 
-BATCH_TOKENS = 16_384
-"""Tokens that go through a model at once."""
+BATCH_TOKENS, FEW_TOKENS = 16_384, 1_024
+"""Tokens that go through a model at once, on a GPU and on a CPU, which larger batches make slower (measured)."""
 _STRETCH = 1_024
 """Tokens of a sequence that an LSTM takes at once."""
 
 
 @torch.inference_mode()
-def log_probabilities(model: UnitModel, sequences: Sequence[Units], batch_tokens: int = BATCH_TOKENS) -> Floats:
+def log_probabilities(model: UnitModel, sequences: Sequence[Units], batch_tokens: Optional[int] = None) -> Floats:
     """Log-probability (nats) of each sequence, its end included. Shape (sequences,). The model must be in `eval`."""
     device = next(model.parameters()).device
+    if batch_tokens is None:
+        batch_tokens = FEW_TOKENS if device.type == "cpu" else BATCH_TOKENS
     total = torch.zeros(len(sequences), dtype=torch.float64, device=device)
     windows = _carried if model.context is None else _windowed
     order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
