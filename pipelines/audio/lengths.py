@@ -13,12 +13,18 @@ from math import prod
 from typing import Optional
 
 from pipelines.audio.riff import PRead
+from pipelines.core.errors import ItemError
 
 _TRAILER = 4096
 """Bytes (ID3v1, a small APE tag) that may follow the last frame of an MP3 file; more may be another recording."""
 _UNKNOWN = 0xFFFFFFFF
 _STREAMED_AIFF = 0x7EFF0000
 """Sizes from here on, in a small range, are those of SoX where it writes AIFF to a pipe: it could not know them."""
+_ZEROS = 1 << 14
+_BLOCK = 1 << 20
+_TAG_HEAD = 32
+_BITRATES_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_BITRATES_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def mp3_is_sure(pread: PRead, size: int) -> bool:
@@ -104,3 +110,100 @@ def ogg_end(pread: PRead, size: int) -> OggEnd:
         begun = begun or not first_page
         position += 27 + head[26] + sum(lacing)
     return OggEnd.WHOLE if position == size else OggEnd.CUT
+
+
+def refuse_damaged_mp3(pread: PRead, size: int) -> None:
+    """Walk over the frame headers of a file that begins as MP3 (layer III). Decoders pass over what is no frame.
+
+    Raises ItemError for bytes of a frame or more that are neither frames nor tags, and for a last frame that is cut.
+    """
+    known: dict[bytes, tuple[int, float]] = {}
+    block, start = b"", 0
+    position, length, seconds = 0, 0, 0.0
+    while position < size:
+        at = position - start
+        if not 0 <= at <= len(block) - _TAG_HEAD:
+            block, start, at = pread(_BLOCK, position), position, 0
+        head = block[at : at + 4]
+        frame = known.get(head) or known.setdefault(head, _mp3_frame(head))
+        if frame[0] and (length or _is_mp3(pread, position, size)):
+            length = frame[0]
+            position += length
+            seconds += frame[1]
+            continue
+        after = _behind_tag(pread, block[at : at + _TAG_HEAD], position) or (
+            length and _resumed(pread, position, length, size)
+        )
+        if not after:
+            if length and not _is_free(head) and not _is_trailer(pread, position, size):
+                raise ItemError(
+                    f"The file is damaged: bytes that are no MP3 frames after {seconds:.1f} s. To use what can be "
+                    "decoded of it, convert it first: `ffmpeg -i IN OUT.wav`."
+                )
+            return
+        position = min(after, size)
+    if length and position > size:
+        raise ItemError(f"The file is truncated: it ends in the middle of an MP3 frame, after {seconds:.1f} s.")
+
+
+def _mp3_frame(head: bytes) -> tuple[int, float]:
+    """The bytes and the seconds of the frame with this header (4 bytes); 0 for what is no frame of layer III."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return 0, 0.0
+    version, bitrate, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return 0, 0.0
+    hertz = (44100, 48000, 32000)[rate] >> (0, 1, 2)[(3, 2, 0).index(version)]
+    slots, rates = (144, _BITRATES_1) if version == 3 else (72, _BITRATES_2)
+    return slots * 1000 * rates[bitrate - 1] // hertz + (head[2] >> 1 & 1), slots * 8 / hertz
+
+
+def _is_mp3(pread: PRead, position: int, size: int) -> bool:
+    """Whether frames follow each other from here on, three of them where the file does not end before."""
+    for _ in range(3):
+        length, _seconds = _mp3_frame(pread(4, position))
+        if not length:
+            return False
+        position += length
+        if position >= size:
+            break
+    return True
+
+
+def _is_free(head: bytes) -> bool:
+    """Whether it is the header of a frame of free format, which does not say its length."""
+    return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and not head[2] >> 4
+
+
+def _behind_tag(pread: PRead, head: bytes, position: int) -> int:
+    """Where a tag that begins here ends; 0 for none."""
+    if head[:3] == b"ID3" and len(head) == _TAG_HEAD:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+        return position + 10 + size + (10 if head[5] & 0x10 else 0)
+    if head[:3] == b"TAG":
+        return position + (227 if head[3:4] == b"+" else 128)
+    if head[:8] == b"APETAGEX" and len(head) == _TAG_HEAD:
+        size, _, flags = struct.unpack("<III", head[12:24])
+        return position + 32 + int(size if flags & 1 << 29 else 0)  # behind the items stands the same again, or alone
+    if head[:11] == b"LYRICSBEGIN":
+        text = pread(_BLOCK, position)
+        ends = [text.find(mark) for mark in (b"LYRICS200", b"LYRICSEND")]
+        return position + max(ends) + 9 if max(ends) >= 0 else 0
+    return 0
+
+
+def _resumed(pread: PRead, position: int, length: int, size: int) -> int:
+    """Where frames go on after a part of one, as where streams were joined; 0 where as much as a frame is lost."""
+    part = pread(max(length - 2, 0), position)
+    at = part.find(0xFF)
+    while at >= 0:
+        if _is_mp3(pread, position + at, size):
+            return position + at
+        at = part.find(0xFF, at + 1)
+    return 0
+
+
+def _is_trailer(pread: PRead, position: int, size: int) -> bool:
+    """Whether the rest is little enough for a tag of some kind, or for zeros that an encoder left."""
+    rest = size - position
+    return rest <= _TRAILER or (rest <= _ZEROS and not any(pread(rest, position)))

@@ -66,6 +66,7 @@ class Recording:
                     return source
                 source.close()  # it believes a 32-bit size that has wrapped, or that was only a marker
                 return Wave(self._descriptor, header)
+        lengths.refuse_damaged_mp3(self._pread, size)
         return Ffmpeg(path)
 
     def _refuse_cut(self, size: int) -> None:
