@@ -84,7 +84,7 @@ def test_without_locks_twins_do_the_work_twice_and_it_counts_once(world):
     run = world.run(world.manifest(40))
     launch(run)
     processes = [
-        world.start("run", run.id, "0", "0", pipeline="task", TOY_NAP="0.005", TOY_NO_LOCKS="1") for _ in range(3)
+        world.start("run", run.id, "0", "0", pipeline="task", TOY_NAP="0.15", TOY_NO_LOCKS="1") for _ in range(3)
     ]
     for process in processes:
         said, _ = process.communicate(timeout=180)
