@@ -44,7 +44,8 @@ def message(path) -> str:
     before = list(Path("/proc/self/fd").iterdir())
     with pytest.raises(ItemError) as caught:
         read(str(path))
-    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+    # Fewer, where what an earlier test left open is collected meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= len(before)
     text = str(caught.value)
     assert str(path.parent) not in text
     assert "\n" not in text
