@@ -24,6 +24,7 @@ _ENGINE_PYTHONS = ("3.9", "3.13")
 
 _KILLS = "60"
 """Kills of the storms on each of those; the suite itself has them all (VOXARRAY_KILLS)."""
+_STORMS = "test_storm.py"
 
 _AT_ONCE = 2
 """Checks that run side by side."""
@@ -52,11 +53,17 @@ def main(argv: Sequence[str]) -> int:
     failed = _failed(_checks(engines))
     for title in failed:
         places.say(f"FAILED: {title} (its messages are above); the suite runs all the same")
-    status = _whole(suite)
+    status = _whole(suite, _told(engines))
     return status or (SOME_FAILED if failed else DONE)
 
 
-def _whole(suite: Sequence[str]) -> int:
+def _told(engines: Sequence[str]) -> List[str]:
+    """What the suite leaves out: the engine's tests but the storms, where the oldest and newest Python have told."""
+    tests = sorted((repository() / "tests" / "core").glob("test_*.py")) if len(engines) == len(_ENGINE_PYTHONS) else []
+    return [f"--ignore=tests/core/{path.name}" for path in tests if path.name != _STORMS]
+
+
+def _whole(suite: Sequence[str], without: Sequence[str]) -> int:
     """The suite in two processes, as tests on a cluster wait more than they compute; the worse exit status.
 
     What the tests on the cluster said is shown once both have ended: its summary is the last but one.
@@ -64,7 +71,7 @@ def _whole(suite: Sequence[str]) -> int:
     with ThreadPoolExecutor(1) as pool:
         there = pool.submit(_heard, [*suite, *_LATE, *_cache("slurm"), "tests/slurm"])
         places.say("the suite (the tests on a Slurm run beside it, and are shown after it)")
-        here = _run([*suite, *_LATE, *_cache("suite"), "--ignore=tests/slurm"])
+        here = _run([*suite, *_LATE, *_cache("suite"), "--ignore=tests/slurm", *without])
         status, text = there.result()
     places.say("the tests on a Slurm")
     sys.stdout.write(text)
