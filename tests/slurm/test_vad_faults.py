@@ -27,6 +27,11 @@ def requeued(scene, job):
     wait_until(lambda: min(restarts(scene, job).values()) >= 1, 120, f"job {job} to be requeued", 0.3)
 
 
+def preempted(records):
+    """Whether Slurm has told every task of a job to go, or has taken it off its node already."""
+    return all(record.get("PreemptTime", "None")[0].isdigit() or int(record["Restarts"]) for record in records)
+
+
 def restarts(scene, job):
     return {record.get("ArrayTaskId", "0"): int(record["Restarts"]) for record in scene.cluster.job(job)}
 
@@ -65,7 +70,9 @@ def test_preemption(scene, user_signal):
         scene.launch("launched", "--tasks", "4", "--partition", "lowgrace")
     with scene.held(low=range(4), grace=range(4), launched=range(4)) as brakes:
         high = scene.cluster.preempt(seconds=0.5)
-        time.sleep(2.5)
+        jobs = (low, grace, job_of(scene.run("launched")))
+        wait_until(lambda: all(map(preempted, map(scene.cluster.job, jobs))), 60, "all tasks to be preempted", 0.1)
+        time.sleep(1)
         for brake in brakes:
             brake.trickle(0.02)
         scene.cluster.wait_for_jobs(high)
