@@ -121,13 +121,24 @@ def _note_owner(path: Path) -> None:
         _owner_file(path).write_text(text, encoding="utf-8")
 
 
+def is_held(path: Path) -> bool:
+    """Whether another holds the lock at `path`. Where the file system has no locks nobody knows: then it is not."""
+    with tried(path) as free:
+        if free:
+            return False
+    try:
+        _raise_without_locks(path)
+    except (NotImplementedError, OSError) as error:
+        return not _no_locks_here(error)
+    return True
+
+
 def at_work(folders: Iterable[Path]) -> str:
     """Who holds locks of tasks in these folders, as they noted: attempts that live. Empty: nobody."""
-    found = []
-    for path in (path for folder in folders for path in sorted(folder.glob("task_*.lock"))):
-        with tried(path) as free:
-            if not free:
-                found.append(f"task {path.stem.rpartition('_')[2].lstrip('0') or '0'} ({owner(path)})")
+    locks = (path for folder in folders for path in sorted(folder.glob("task_*.lock")))
+    found = [
+        f"task {path.stem.rpartition('_')[2].lstrip('0') or '0'} ({owner(path)})" for path in locks if is_held(path)
+    ]
     return listed(found, len(found))
 
 

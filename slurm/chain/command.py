@@ -144,7 +144,7 @@ def _detached(order: Order) -> int:
     """Conduct on this machine in a process of its own, which outlives the terminal."""
     held = state.folder(order.id) / "chain.lock"
     with lock.tried(held) as free:
-        if not free:
+        if not free and lock.is_held(held):
             launch.say(f"{order.id} is at work already: {lock.owner(held)}. {_look(order)}")
             return ALL_DONE
         state.write(conductor.taken_up(order, again=True))

@@ -80,6 +80,15 @@ def test_where_there_are_no_locks_work_goes_on_and_says_so(world, code, caplog):
     assert left == [], "a lock file that its maker's death leaves behind would wedge the task"
 
 
+def test_without_locks_nobody_is_taken_to_be_at_work(world):
+    """The files of locks stay behind; on such a file system, every one of them would look held for ever."""
+    path = world.manifest(6)
+    assert world.command(path, "--limit", "3", TOY_NO_LOCKS="1")[0] == 1
+    for words in ([], ["--fresh"]):
+        status, said = world.command(path, *words, TOY_NO_LOCKS="1")
+        assert status == 0, said
+
+
 def test_without_locks_twins_do_the_work_twice_and_it_counts_once(world):
     run = world.run(world.manifest(40))
     launch(run)
